@@ -321,9 +321,14 @@ def test_tool_calls(tokenizer: Tokenizer, name: str) -> None:
 
 def test_a_template_of_its_own_for_tools(tmp_path: Path) -> None:
     directory = write(tmp_path / "t", None)
+    calling = CHATML.replace(
+        "{% if add_generation_prompt %}",
+        "{% for m in messages if m.get('tool_calls') %}{{ m['tool_calls'] | tojson }}{% endfor %}"
+        "{% if add_generation_prompt %}",
+    )
     named = [
         {"name": "default", "template": CHATML},
-        {"name": "tool_use", "template": "T{{ tools | tojson }}" + CHATML},
+        {"name": "tool_use", "template": "T{{ tools | tojson }}" + calling},
     ]
     config = json.loads((directory / "tokenizer_config.json").read_text())
     (directory / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": named}))

@@ -17,6 +17,6 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     copy: Registry[DatasetInfo] = Registry("dataset", entry_point_group="ft.datasets")
     for name in DATASETS:
         copy.register(name, DATASETS.get(name))
-    for module in ("ft_data.registry", "ft_data.finding"):
+    for module in ("ft_data.registry", "ft_data.finding", "ft_data.dataset_info"):
         monkeypatch.setattr(f"{module}.DATASETS", copy)
     return registry.register_dataset

@@ -20,6 +20,9 @@ from ft_data import Source, format_source, parse_source, parse_sources
         ("a#3.jsonl#10", Source("a#3.jsonl", count=10)),
         ("a#3#", Source("a#3")),
         ("a:b:", Source("a:b")),
+        ("s3://bucket/rows.jsonl#5", Source("s3://bucket/rows.jsonl", count=5)),
+        ("https://host:8080/a:b/rows.json", Source("https://host:8080/a:b/rows.json")),
+        ("data/*.jsonl#5", Source("data/*.jsonl", count=5)),
     ],
 )
 def test_parses_the_grammar(text: str, expected: Source) -> None:
@@ -31,6 +34,13 @@ def test_parses_the_grammar(text: str, expected: Source) -> None:
 def test_refuses_what_makes_no_sense(text: str) -> None:
     with pytest.raises(UsageError):
         parse_source(text, is_file=lambda _: False)
+    with pytest.raises(UsageError):
+        parse_source(text)
+
+
+def test_addresses_have_no_subsets() -> None:
+    with pytest.raises(UsageError, match="an address has no subsets"):
+        Source("s3://bucket/rows", subsets=("a",))
 
 
 def test_parse_and_format_are_inverse() -> None:
@@ -38,10 +48,12 @@ def test_parse_and_format_are_inverse() -> None:
     alphabet = "ab:#,/\\.1209-HFMSk% é"
     seen = 0
     for _ in range(20_000):
-        name = "".join(rng.choices(alphabet, k=rng.randint(1, 9)))
+        name = rng.choice(["", "", "", "s3://", "C:\\", "HF::"]) + "".join(
+            rng.choices(alphabet, k=rng.randint(1, 9))
+        )
         subsets = tuple(
             "".join(rng.choices("ab#1.-", k=rng.randint(1, 4)))
-            for _ in range(rng.choice([0, 0, 1, 2]))
+            for _ in range(0 if "://" in name else rng.choice([0, 0, 1, 2]))
         )
         source = Source(
             name,
@@ -73,6 +85,10 @@ def test_existing_files_win_over_the_grammar(tmp_path: Path) -> None:
     assert parse_source(f"{at}rows#3") == Source(f"{at}rows#3")
     assert parse_source(f"{at}rows#3#2") == Source(f"{at}rows#3", count=2)
     assert parse_source(f"{at}x:y.json#4") == Source(f"{at}x:y.json", count=4)
+    for name in ("v:2", "rows#4"):
+        (tmp_path / name).mkdir()
+    assert parse_source(f"{at}v:2") == Source(f"{at}v:2")
+    assert parse_source(f"{at}rows#4#1") == Source(f"{at}rows#4", count=1)
     expected = [Source("one"), Source(f"{at}a,b.jsonl", count=9), Source(f"{at}plain.json")]
     assert parse_sources([f"one,{at}a,b.jsonl#9,{at}plain.json"]) == expected
     assert parse_sources(["one", f"{at}a", "b.jsonl#9", f"{at}plain.json"]) == expected

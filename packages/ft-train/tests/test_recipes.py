@@ -90,6 +90,72 @@ def test_truncation_keeps_the_end(chatml):
     assert sample.sequences[0].trained == 49
 
 
+def test_a_row_cut_on_the_right_stops_without_an_end(chatml):
+    row = talk(answer="word " * 300)
+    (sample,) = SftRecipe(max_length=50, truncation_strategy="right").encode([row], chatml)
+    (whole,) = SftRecipe(max_length=-1).encode([row], chatml)
+    (tokens,) = sample.sequences
+    assert list(tokens.input_ids) == list(whole.sequences[0].input_ids[:50])
+    assert tokens.input_ids[-1] not in chatml.stop_token_ids and tokens.loss_weights[-1] == 1
+    prompt = chatml.encode_prompt(row.prompt)
+    assert list(tokens.input_ids[: len(prompt)]) == prompt
+    assert tokens.trained == 50 - len(prompt)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "row", "role"),
+    [
+        ("right", talk(question="word " * 300), "assistant"),
+        ("truncation_left", talk(answer="word " * 300), "user"),
+    ],
+)
+def test_a_row_that_is_cut_to_nothing_learned_is_dropped(chatml, strategy, row, role):
+    policy = LossPolicy(roles=frozenset({role}))
+    (dropped,) = SftRecipe(50, strategy, policy).encode([row], chatml)
+    assert dropped.reason == "cut_away"
+    assert "rows.jsonl:1" in dropped.detail and "--max_length 50" in dropped.detail
+    assert f"--truncation_strategy {strategy}" in dropped.detail
+
+
+def test_a_lost_part_of_a_row_is_counted(directory):
+    template = choose_template(
+        "qwen3", Tokenizer.from_directory(directory), registered=None, prefers_record=False
+    ).template
+    row = Example(
+        (
+            *(Message("user", "one?"), Message("assistant", "<think>\nwhy\n</think>\n\nfirst")),
+            *(
+                Message("user", "word " * 300),
+                Message("assistant", "<think>\nso\n</think>\n\nsecond"),
+            ),
+        )
+    )
+    kept, lost = SftRecipe(max_length=100).encode([row], template)
+    assert isinstance(kept, Sample) and kept.row == lost.row == 0
+    assert lost.reason == "too_long_in_part"
+
+
+def test_conversations_are_not_split(chatml):
+    with pytest.raises(UsageError, match="--truncation_strategy split cuts plain text"):
+        SftRecipe(truncation_strategy="split")
+    (dropped,) = PtRecipe(max_length=50).encode([talk(answer="word " * 300)], chatml)
+    assert dropped.reason == "too_long" and "no conversations" in dropped.detail
+
+
+@pytest.mark.parametrize("strategy", ["delete", "truncation_left", "right"])
+def test_texts_can_be_cut_or_dropped_too(plain, strategy):
+    rows = [Example(text="hello world"), Example(text="The quick brown fox. " * 50)]
+    first, second = PtRecipe(32, strategy).encode(rows, plain)
+    assert isinstance(first, Sample)
+    if strategy == "delete":
+        assert second.reason == "too_long"
+        return
+    whole = PtRecipe(-1).encode(rows, plain)[1].sequences[0]
+    (tokens,) = second.sequences
+    kept = whole.input_ids[-32:] if strategy == "truncation_left" else whole.input_ids[:32]
+    assert list(tokens.input_ids) == list(kept) and tokens.trained == 31
+
+
 def test_every_token_of_a_long_text_but_the_first_is_learned_once(plain):
     text = "The quick brown fox jumps over the lazy dog. " * 20
     rows = [Example(text=text), Example(text="hello world")]

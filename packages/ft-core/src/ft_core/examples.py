@@ -120,6 +120,10 @@ class Example:
         text: raw text for pre-training; then ``messages`` is empty.
         chat_template_kwargs: variables of the chat template for this row, such as ``enable_thinking``.
         source: where the row came from, for messages and reports.
+        input_ids: token ids of a row that is encoded already; then there are neither messages nor text.
+        labels: for each of ``input_ids`` the same id where it is learned, or -100.
+        weight: scales the loss of the whole row.
+        aside: columns of the source that say nothing of the row's training, as they were read.
     """
 
     messages: tuple[Message, ...] = ()
@@ -132,6 +136,10 @@ class Example:
     text: str | None = None
     source: Source | None = None
     chat_template_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    input_ids: tuple[int, ...] | None = None
+    labels: tuple[int, ...] | None = None
+    weight: float = 1.0
+    aside: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def system(self) -> str | None:
@@ -168,6 +176,9 @@ class Example:
         Raises:
             DataError: with the row's source, the field and the rule that is broken.
         """
+        if self.input_ids is not None or self.labels is not None:
+            self._validate_ids()
+            return
         if self.text is not None:
             if self.messages:
                 self._fail(
@@ -193,12 +204,42 @@ class Example:
         if not any(message.role == "assistant" for message in self.messages):
             self._fail("has no assistant answer to learn from", "messages", "missing_answer")
 
+    def _validate_ids(self) -> None:
+        if self.text is not None or self.messages:
+            self._fail(
+                "stands beside text or messages; keep one of them", "input_ids", "ids_and_text"
+            )
+        if not self.input_ids:
+            self._fail("has no token", "input_ids", "empty_row")
+        elif self.labels is None or len(self.labels) != len(self.input_ids):
+            given = "missing" if self.labels is None else f"{len(self.labels)} labels"
+            self._fail(
+                f"there must be a label for each of {len(self.input_ids)} tokens, but there are {given}",
+                "labels",
+                "wrong_length",
+            )
+        else:
+            pairs = enumerate(zip(self.input_ids, self.labels, strict=True))
+            wrong = next((i for i, (token, label) in pairs if label not in (-100, token)), None)
+            if wrong is not None:
+                shifted = wrong + 1 < len(self.labels) and all(
+                    label in (-100, token)
+                    for token, label in zip(self.input_ids[1:], self.labels, strict=False)
+                )
+                hint = "; they are shifted by one place, shift them back" if shifted else ""
+                self._fail(
+                    f"label {wrong} is {self.labels[wrong]}; it must be the token {self.input_ids[wrong]} that "
+                    f"stands at its place, or -100 where nothing is learned{hint}",
+                    "labels",
+                    "wrong_label",
+                )
+
     def _fail(self, message: str, field: str, rule: str) -> None:
         source = self.source or Place("row")
         raise DataError(message, path=source.path, line=source.line, field=field, rule=rule)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON; empty fields are left out, and so is ``source``."""
+        """Return plain JSON; empty fields are left out, and so are ``source`` and ``aside``."""
         data: dict[str, Any] = {}
         if self.messages:
             data["messages"] = [message.to_json() for message in self.messages]
@@ -212,6 +253,11 @@ class Example:
                 data[key] = list(items)
         if self.chat_template_kwargs:
             data["chat_template_kwargs"] = dict(self.chat_template_kwargs)
+        for key in ("input_ids", "labels"):
+            if (ids := getattr(self, key)) is not None:
+                data[key] = list(ids)
+        if self.weight != 1:
+            data["weight"] = self.weight
         return data
 
     @classmethod
@@ -230,5 +276,12 @@ class Example:
             audios=tuple(data.get("audios", ())),
             text=data.get("text"),
             chat_template_kwargs=data.get("chat_template_kwargs") or {},
+            input_ids=_ids(data.get("input_ids")),
+            labels=_ids(data.get("labels")),
+            weight=data.get("weight", 1.0),
             source=source,
         )
+
+
+def _ids(value: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if value is None else tuple(value)

@@ -30,6 +30,12 @@ class Tokens:
         """How many tokens carry loss."""
         return sum(map(bool, self.loss_weights[1:]))
 
+    def weighed(self, weight: float) -> Tokens:
+        """Return the sequence with all its loss weights times a weight."""
+        if weight == 1:
+            return self
+        return Tokens(self.input_ids, [item * weight for item in self.loss_weights])
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

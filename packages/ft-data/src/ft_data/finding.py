@@ -94,7 +94,10 @@ def _registered(
     if file is not None and (source.hub is None or not any(ids.values())):
         if source.subsets:
             raise UsageError(f"dataset {source.name}: it has no subsets; leave them out")
-        return info, read_file(file, source.name), ()
+        if info.is_packaged:
+            return info, read_file(file, source.name), ()
+        files = local_files(str(file))
+        return info, rows_of_files(files), files.notes
     notes: list[str] = []
     hub = source.hub or default_hub()
     other: Hub = "hf" if hub == "ms" else "ms"

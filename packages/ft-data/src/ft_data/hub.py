@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ft_core.hub import fetch_dataset
-from ft_data.files import RawRow, read_file
+from ft_data.files import RawRow, rows_of_files
 from ft_data.sources import Hub
+from ft_data.storage import FoundFiles, local_file
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -49,5 +50,5 @@ def read_hub(
         )
         name = identity if subset is None else f"{identity}:{subset}"
         for split, paths in found.items():
-            for path in paths:
-                yield from read_file(path, f"{name}/{split}/{path.name}")
+            files = (local_file(path).called(f"{name}/{split}/{path.name}") for path in paths)
+            yield from rows_of_files(FoundFiles(tuple(files)))

@@ -16,6 +16,7 @@ from ft_data.conversion import Conversations, Convert, Plan
 from ft_data.sources import Source, parse_source
 
 _FUNCTIONS = "ft_data.datasets."
+_PACKAGED = "package:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class DatasetInfo:
     Attributes:
         huggingface_id: id on the Hugging Face hub.
         modelscope_id: id on ModelScope.
-        path: a local file instead of a hub id, or before one; a path inside this package begins with ``package:``.
+        path: a local file, directory or glob instead of a hub id, or before one; a path inside this package begins
+            with ``package:``.
         subsets: subsets that are read where none are asked for; empty reads the default one.
         split: splits that are read, one after the other.
         columns: renamed columns, old → new; a new name of ``"-"`` drops the column.
@@ -60,18 +62,23 @@ class DatasetInfo:
         """Whether rows that break a rule are left out also where ``--check_dataset_strategy error`` would stop."""
         return self.conversations is not None and self.conversations.error_strategy == "delete"
 
+    @property
+    def is_packaged(self) -> bool:
+        """Whether its rows come with this package."""
+        return self.path is not None and self.path.startswith(_PACKAGED)
+
     def describe(self) -> str:
         """Return where its rows come from, for lists."""
         if self.path is not None:
-            return self.path.removeprefix("package:")
+            return self.path.removeprefix(_PACKAGED)
         return self.huggingface_id or self.modelscope_id or ""
 
     def file(self) -> Path | None:
-        """Return the local file, if it is one."""
+        """Return the local file, directory or glob, if it is one."""
         if self.path is None:
             return None
-        if self.path.startswith("package:"):
-            return Path(str(files("ft_data") / "data" / self.path.removeprefix("package:")))
+        if self.is_packaged:
+            return Path(str(files("ft_data") / "data" / self.path.removeprefix(_PACKAGED)))
         return Path(self.path).expanduser()
 
 
@@ -98,7 +105,7 @@ def register_dataset(
         name: the name.
         huggingface_id: its id on the Hugging Face hub.
         modelscope_id: its id on ModelScope.
-        path: a local file instead.
+        path: a local file, directory or glob instead.
         subsets: subsets that are read where none are asked for.
         split: splits that are read.
         columns: renamed columns, old → new; a new name of ``"-"`` drops the column.

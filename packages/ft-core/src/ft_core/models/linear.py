@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 _QUANTIZED = frozenset(
     {
         *("HQQLinear", "EetqLinear"),
         *("BaseQuantLinear", "BaseQuantizeLinear", "GPTQQuantLinear"),
-        *("WQLinear_GEMM", "WQLinear_GEMV"),
+        *("WQLinear_GEMM", "WQLinear_GEMV", "WQLinear_GEMVFast"),
+        *("WQLinear_Exllama", "WQLinear_ExllamaV2", "WQLinear_IPEX", "WQLinear_Marlin"),
         *("QuantizedLinear", "VQuantLinear"),
     }
 )
@@ -17,7 +19,7 @@ import packages that may not be there."""
 
 
 def is_linear(module: torch.nn.Module) -> bool:
-    """Whether a module multiplies by a matrix of weights, plain or quantized."""
-    return isinstance(module, torch.nn.Linear) or any(
+    """Whether a module multiplies by a matrix of weights, plain, quantized or transposed as GPT-2 keeps it."""
+    return isinstance(module, torch.nn.Linear | Conv1D) or any(
         kind.__name__ in _QUANTIZED for kind in type(module).__mro__
     )

@@ -1,10 +1,10 @@
-"""Which modules of a model an adapter attaches to."""
+"""Which modules of a model an adapter attaches to, and which are trained whole beside it."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,18 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ft_core.errors import UsageError
+from ft_core.models.groups import (
+    embedding_names,
+    is_inside,
+    is_norm,
+    language_modules,
+    norm_names,
+)
 from ft_core.models.linear import is_linear
 
 ALL = "ALL"
 EMBEDDING = "EMBEDDING"
+NORMS = "LN"
 DEFAULTS = frozenset({"DEFAULT", "AUTO"})
 
 _ROUTERS = frozenset({"gate", "router", "shared_expert_gate", "gate_network"})
@@ -51,24 +59,31 @@ def find_targets(
     *,
     regex: str | None = None,
     default: Sequence[str] | str = (),
+    whole: Collection[str] = (),
 ) -> Targets:
     """Find the modules that ``--target_modules`` and ``--target_regex`` mean.
 
     Args:
         model: the loaded model, without adapters.
         requested: names of modules; ``DEFAULT`` and ``AUTO`` mean ``default``, ``ALL`` every linear layer
-            but the head, routers and experts, ``EMBEDDING`` the input embedding.
+            but the head, routers and experts, ``EMBEDDING`` the embeddings.
         regex: a regular expression over full names; replaces ``requested``.
-        default: the model's registered targets: names, a regular expression, or nothing for ``ALL``.
+        default: the model's registered targets: names, a regular expression, or nothing for every linear
+            layer outside the towers that see or hear.
+        whole: full names of modules that are trained whole; they get no adapter.
 
     Raises:
-        UsageError: nothing matches; the message lists the names that exist.
+        UsageError: nothing matches; the message lists the names that exist. Or a module is named that is
+            trained whole.
     """
     if regex is not None:
-        return _from_regex(model, regex, "--target_regex")
+        targets = _from_regex(model, regex, "--target_regex")
+        _refuse_both(targets.modules, whole, f"--target_regex {regex}")
+        return targets
     modules: set[str] = set()
     notes: list[str] = []
     for word in dict.fromkeys(requested):
+        named = word.upper() not in DEFAULTS | {ALL}
         if word.upper() in DEFAULTS:
             found, note = _default(model, default)
             notes.append(note)
@@ -80,37 +95,87 @@ def find_targets(
             found = _ending(model, (word,))
         if not found:
             raise UsageError(_nothing(model, "--target_modules", word))
-        modules.update(found)
+        if named:
+            _refuse_both(found, whole, f"--target_modules {word}")
+        modules.update(name for name in found if not is_inside(name, whole))
     if not modules:
         raise UsageError("--target_modules is empty; name modules, or use DEFAULT or ALL")
     ordered = tuple(name for name, _ in model.named_modules() if name in modules)
     return Targets(_shortest(model, ordered), ordered, "".join(notes))
 
 
+def find_whole(model: PreTrainedModel, requested: Sequence[str]) -> tuple[str, ...]:
+    """Return full names of the modules that ``--modules_to_save`` means, in order.
+
+    Args:
+        model: the loaded model, without adapters.
+        requested: names of modules; ``EMBEDDING`` means the embeddings, ``LN`` all norms.
+
+    Raises:
+        UsageError: there is no such module, or its weights are quantized.
+    """
+    modules: set[str] = set()
+    for word in dict.fromkeys(requested):
+        if word.upper() == EMBEDDING:
+            found = embedding_names(model)
+        elif word.upper() == NORMS:
+            found = norm_names(model)
+        else:
+            found = tuple(
+                name
+                for name, module in model.named_modules()
+                if (name == word or name.endswith(f".{word}")) and _can_be_trained(module)
+            )
+        if not found:
+            raise UsageError(_nothing_whole(model, word))
+        modules.update(found)
+    ordered = [name for name, _ in model.named_modules() if name in modules]
+    outermost = tuple(name for name in ordered if not is_inside(name, modules - {name}))
+    for name in outermost:
+        if not all(item.is_floating_point() for item in model.get_submodule(name).parameters()):
+            raise UsageError(
+                f"--modules_to_save: the weights of {name} are quantized, so they can't be trained; adapt it by "
+                "--target_modules instead"
+            )
+    return outermost
+
+
+def endings(model: PreTrainedModel, modules: Collection[str]) -> tuple[str, ...]:
+    """Return texts such that the full names which end with one, dots or not, are exactly ``modules``.
+
+    That is how peft reads names of modules that are trained whole: ``norm`` there means ``input_layernorm`` too.
+    """
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    leaves = tuple(dict.fromkeys(name.rpartition(".")[2] for name in names if name in modules))
+    if {name for name in names if name.endswith(leaves)} == set(modules):
+        return leaves
+    return tuple(name for name in names if name in modules)
+
+
 def linear_names(model: PreTrainedModel) -> tuple[str, ...]:
     """Return full names of all linear layers but the head, routers and experts, in order."""
+    return _linear(model, list(model.named_modules()))
+
+
+def _linear(model: PreTrainedModel, modules: list[tuple[str, torch.nn.Module]]) -> tuple[str, ...]:
     head = model.get_output_embeddings()
+    inside_head = set() if head is None else set(head.modules())
     return tuple(
         name
-        for name, module in model.named_modules()
+        for name, module in modules
         if is_linear(module)
-        and module is not head
+        and module not in inside_head
         and (leaf := name.rpartition(".")[2]) not in _HEADS
         and leaf not in _ROUTERS
         and ".experts." not in name
     )
 
 
-def embedding_names(model: PreTrainedModel) -> tuple[str, ...]:
-    """Return the full name of the input embedding."""
-    embedding = model.get_input_embeddings()
-    return tuple(name for name, module in model.named_modules() if module is embedding)
-
-
 def _default(model: PreTrainedModel, default: Sequence[str] | str) -> tuple[tuple[str, ...], str]:
     """Return the modules that the registry means, and a note if it means none that exist."""
+    everything = _linear(model, language_modules(model))
     if not default:
-        return linear_names(model), ""
+        return everything, ""
     if isinstance(default, str):
         found, shown = _matching(model, default), default
     else:
@@ -122,7 +187,7 @@ def _default(model: PreTrainedModel, default: Sequence[str] | str) -> tuple[tupl
         f"the registered targets ({shown}) do not all exist in this model's code; "
         "all its linear layers are taken instead"
     )
-    return linear_names(model), note
+    return everything, note
 
 
 def _from_regex(model: PreTrainedModel, regex: str, flag: str) -> Targets:
@@ -171,3 +236,31 @@ def _nothing(model: PreTrainedModel, flag: str, wish: str) -> str:
     counts = Counter(name.rpartition(".")[2] for name, _ in _candidates(model))
     names = ", ".join(f"{name} ({count})" for name, count in counts.items())
     return f"{flag} {wish}: no layer of this model is called so. It has {names}; ALL takes all linear layers"
+
+
+def _refuse_both(found: Collection[str], whole: Collection[str], flag: str) -> None:
+    both = [name for name in found if is_inside(name, whole)]
+    if both:
+        raise UsageError(
+            f"{flag}: {both[0]} is trained whole (--modules_to_save), so an adapter on it would learn nothing of its "
+            "own; leave it out of one of them"
+        )
+
+
+def _can_be_trained(module: torch.nn.Module) -> bool:
+    """Whether peft can train a module whole: it has weights and is called, not only a container of others."""
+    containers = (torch.nn.ModuleList, torch.nn.ModuleDict)
+    return not isinstance(module, containers) and any(True for _ in module.parameters())
+
+
+def _nothing_whole(model: PreTrainedModel, wish: str) -> str:
+    counts = Counter(
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if is_linear(module) or isinstance(module, _LAYERS) or is_norm(name, module)
+    )
+    names = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return (
+        f"--modules_to_save {wish}: no module of this model is called so. It has {names}; EMBEDDING takes its "
+        "embeddings, LN its norms"
+    )

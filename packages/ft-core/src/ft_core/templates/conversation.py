@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
 from typing import NoReturn
 
 from ft_core.errors import DataError, ModelError
@@ -86,6 +87,34 @@ def text_segments(text: str, tokenizer: Tokenizer, *, bos: bool) -> list[Segment
     ids = (tokenizer.eos_token_id,)
     end = Segment(tokenizer.eos_token or "", "generation", weight=1.0, token_ids=ids, ends=True)
     return [*segments, Segment(text, "generation", weight=1.0), end]
+
+
+def given_segments(example: Example, tokenizer: Tokenizer) -> list[Segment]:
+    """Return a row that is encoded already, as it is: what its labels name is trained, whatever the recipe learns.
+
+    Raises:
+        DataError: a token that the tokenizer doesn't have.
+    """
+    ids, labels = example.input_ids or (), example.labels or ()
+    largest = max(ids, default=0)
+    if largest >= tokenizer.vocab_size and tokenizer.id_to_token(largest) is None:
+        fail(
+            f"token {largest} is none of the {tokenizer.vocab_size:,} of the tokenizer in {tokenizer.directory}; "
+            "the row was encoded with another one",
+            rule="unknown_token",
+            source=example.source,
+            field="input_ids",
+        )
+    pairs = zip(ids, labels, strict=True)
+    return [
+        Segment(
+            "",
+            "generation",
+            weight=float(learned),
+            token_ids=tuple(token for token, _ in group),
+        )
+        for learned, group in groupby(pairs, key=lambda pair: pair[1] != -100)
+    ]
 
 
 def bos_segment(tokenizer: Tokenizer) -> Segment:

@@ -15,6 +15,7 @@ from ft_core.samples import Tokens
 from ft_core.templates.conversation import (
     bos_segment,
     fail,
+    given_segments,
     located,
     require_text,
     text_segments,
@@ -165,6 +166,8 @@ class FieldTemplate:
         Raises:
             DataError: the row doesn't fit the format; the message says what to do.
         """
+        if example.input_ids is not None:
+            return [given_segments(example, self._tokenizer)]
         if example.text is not None:
             bos = self._tokenizer.adds_bos or self._record.prefix[:1] == (("bos_token_id",),)
             return [text_segments(example.text, self._tokenizer, bos=bos)]
@@ -206,7 +209,10 @@ class FieldTemplate:
         with collector_paused():
             rendered = [self.render(example) for example in examples]
             encoded = iter(self.encode_segments([segments for row in rendered for segments in row]))
-            return [[next(encoded) for _ in row] for row in rendered]
+            return [
+                [next(encoded).weighed(example.weight) for _ in row]
+                for example, row in zip(examples, rendered, strict=True)
+            ]
 
     def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Tokens]:
         """Tokenize rendered segments in one batch."""

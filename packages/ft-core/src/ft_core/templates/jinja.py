@@ -18,6 +18,7 @@ from ft_core.templates.conversation import (
     answer_parts,
     answer_weight,
     fail,
+    given_segments,
     located,
     require_text,
     text_segments,
@@ -137,8 +138,7 @@ class JinjaTemplate:
     @property
     def tools_prompt(self) -> str | None:
         """The agent format it writes tools in; ``None`` if it has a form of its own."""
-        own = self._tool_habits.lists and self._tool_habits.calls and self._tool_habits.results
-        return None if own or self._agent is None else self._agent.name
+        return None if self._tool_habits.all or self._agent is None else self._agent.name
 
     @property
     def stop_token_ids(self) -> frozenset[int]:
@@ -162,6 +162,8 @@ class JinjaTemplate:
             DataError: the template refuses the row, or renders its answers in a way that the prompt for
                 them doesn't lead to.
         """
+        if example.input_ids is not None:
+            return [given_segments(example, self._tokenizer)]
         if example.text is not None:
             return [text_segments(example.text, self._tokenizer, bos=self._tokenizer.adds_bos)]
         require_text(example.messages, example)
@@ -194,7 +196,10 @@ class JinjaTemplate:
         with collector_paused():
             rendered = [self.render(example) for example in examples]
             encoded = iter(self.encode_segments([segments for row in rendered for segments in row]))
-            return [[next(encoded) for _ in row] for row in rendered]
+            return [
+                [next(encoded).weighed(example.weight) for _ in row]
+                for example, row in zip(examples, rendered, strict=True)
+            ]
 
     def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Tokens]:
         """Tokenize rendered segments in one batch."""

@@ -67,13 +67,21 @@ class ToolHabits:
         with_result = [QUESTION, CALL if calls else _ANSWER, _RESULT, _ANSWER]
         return cls(lists, calls, "szqxresult" in _try(template, with_result))
 
+    @property
+    def all(self) -> bool:
+        """Whether it has a form for everything."""
+        return self.lists and self.calls and self.results
+
     def suffice(self, messages: Sequence[Message], *, tools: bool) -> bool:
-        """Whether the template renders all that a conversation uses of tools."""
-        return (
-            (self.lists or not tools)
-            and (self.calls or not any(message.tool_calls for message in messages))
-            and (self.results or all(message.role != "tool" for message in messages))
-        )
+        """Whether the template renders all that a conversation uses of tools, or may come to use.
+
+        The answer is the same for the beginning of a conversation: it is asked with what it is trained.
+        """
+        if tools:
+            return self.all
+        if any(message.tool_calls for message in messages):
+            return self.calls and self.results
+        return self.results or all(message.role != "tool" for message in messages)
 
 
 def _try(template: ChatTemplate, messages: list[dict[str, Any]], *, asking: bool = False) -> str:

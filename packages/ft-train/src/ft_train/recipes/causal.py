@@ -54,7 +54,10 @@ def _encode(
             policy.weigh(template.render(policy.prepare(example)), template) for example in examples
         ]
         encoded = iter(template.encode_segments([item for row in rendered for item in row]))
-        return [[next(encoded) for _ in row] for row in rendered]
+        return [
+            [next(encoded).weighed(example.weight) for _ in row]
+            for example, row in zip(examples, rendered, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

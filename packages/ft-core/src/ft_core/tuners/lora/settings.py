@@ -21,6 +21,8 @@ class LoraSettings:
         target_regex: a regular expression over full module names; replaces ``target_modules``.
         bias: ``all`` also trains every bias of the model.
         default_targets: what ``DEFAULT`` means: the registered model's ``target_modules``.
+        modules_to_save: names of modules that are trained whole, or ``EMBEDDING``, ``LN``.
+        new_token_ids: tokens whose rows of the embedding and the head are trained.
 
     Raises:
         UsageError: a value that can't work, with its flag.
@@ -33,6 +35,8 @@ class LoraSettings:
     target_regex: str | None = None
     bias: Literal["none", "all"] = "none"
     default_targets: tuple[str, ...] | str = ()
+    modules_to_save: tuple[str, ...] = ()
+    new_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -15,10 +15,20 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from ft_core.errors import ModelError
+from ft_core.errors import ModelError, UsageError
 from ft_core.models.modules import Targets, find_targets
 from ft_core.tuners.lora.settings import LoraSettings
+from ft_core.tuners.lora.whole import (
+    Whole,
+    find_whole_parts,
+    fit_rows,
+    fold,
+    restore_float32,
+    settle,
+    settle_tie,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +41,31 @@ class LoraTuner:
     def apply(self, model: PreTrainedModel, settings: LoraSettings) -> PreTrainedModel:
         """Attach adapters; the model's answers don't change until they are trained.
 
-        Adapters of bf16 and fp16 models are kept in float32, where their small steps count.
+        Adapters of bf16 and fp16 models are kept in float32, where their small steps count. So are layers
+        that are trained whole.
 
         Raises:
-            UsageError: the targets match nothing.
+            UsageError: the targets match nothing, or something is named that can't be trained.
         """
+        whole = find_whole_parts(model, settings)
         targets = find_targets(
             model,
             settings.target_modules,
             regex=settings.target_regex,
             default=settings.default_targets,
+            whole=whole.modules,
         )
-        if targets.note:
-            logger.warning(targets.note)
+        if rows := set(whole.tokens) & set(targets.modules):
+            raise UsageError(
+                f"--target_modules: {rows.pop()} can't have an adapter where rows of new tokens are trained; leave it "
+                "out, or train all rows with --modules_to_save EMBEDDING lm_head"
+            )
+        for note in (targets.note, *whole.notes):
+            if note:
+                logger.warning(note)
         if _has_fused_experts(model):
-            return cast(PreTrainedModel, _beside_experts(model, settings, targets))
-        return cast(PreTrainedModel, _attach(model, settings, targets.pattern))
+            return cast(PreTrainedModel, _beside_experts(model, settings, targets, whole))
+        return cast(PreTrainedModel, _attach(model, settings, targets.pattern, whole))
 
     def save(
         self, model: PreTrainedModel, directory: Path, *, safe_serialization: bool = True
@@ -71,7 +90,10 @@ class LoraTuner:
             with _tied_embeddings_are_handled():
                 # An adapter with holes would answer like the base in places; peft only warns of that.
                 warnings.filterwarnings("error", message="Found missing adapter keys")
+                fit_rows(model, directory)
                 adapted = PeftModel.from_pretrained(model, str(directory), is_trainable=trainable)
+                if trainable:
+                    restore_float32(adapted, directory)
         except (OSError, ValueError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
             raise ModelError(
                 f"the adapter in {directory} doesn't fit {model.name_or_path}, or is damaged: {error}"
@@ -91,14 +113,20 @@ class LoraTuner:
                 "an adapter can't be merged into quantized weights; load its base model without quantization"
             )
         layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+        fold(adapted)
         _untie(base, layers)
         for layer in layers:
             _merge_layer(layer)
-        return cast(PreTrainedModel, adapted.unload())
+        merged = cast(PreTrainedModel, adapted.unload())
+        settle_tie(merged)
+        return merged
 
 
 def _attach(
-    model: PreTrainedModel, settings: LoraSettings, pattern: tuple[str, ...] | str
+    model: PreTrainedModel,
+    settings: LoraSettings,
+    pattern: tuple[str, ...] | str,
+    whole: Whole,
 ) -> PeftModel:
     alpha = settings.alpha
     config = LoraConfig(
@@ -108,12 +136,18 @@ def _attach(
         lora_dropout=settings.dropout,
         target_modules=pattern if isinstance(pattern, str) else list(pattern),
         bias=settings.bias,
-        base_model_name_or_path=model.name_or_path,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        base_model_name_or_path=model.name_or_path or None,
+        **whole.config(),
     )
     with _tied_embeddings_are_handled():
         # Names of experts that it translates without finding any; what was adapted is checked instead.
         warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys")
-        return cast(PeftModel, get_peft_model(model, config))
+        # It corrects the flag for each layer by itself.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        adapted = cast(PeftModel, get_peft_model(model, config))
+    settle(adapted, whole)
+    return adapted
 
 
 def _has_fused_experts(model: PreTrainedModel) -> bool:
@@ -123,21 +157,24 @@ def _has_fused_experts(model: PreTrainedModel) -> bool:
     )
 
 
-def _beside_experts(model: PreTrainedModel, settings: LoraSettings, targets: Targets) -> PeftModel:
+def _beside_experts(
+    model: PreTrainedModel, settings: LoraSettings, targets: Targets, whole: Whole
+) -> PeftModel:
     """Attach adapters to a model with fused experts, which are adapted only if nothing else is named.
 
     In many of these models peft widens a regular expression to all layers, and takes ``gate_proj``,
     ``up_proj`` and ``down_proj`` for those of the experts, also when it loads an adapter; dense layers and
     shared experts of that name can't be told from them. So what it would adapt is looked at first.
     """
-    probe = _attach(model, replace(settings, dropout=0.0), targets.pattern)
+    probe = _attach(model, replace(settings, dropout=0.0), targets.pattern, Whole())
     found = set(probe.targeted_module_names)
     names = {name.rpartition(".")[2] for name in set(targets.modules) - found}
     kept = tuple(name for name in targets.modules if name.rpartition(".")[2] not in names)
     if not kept:
         if settings.dropout:
             logger.warning("--lora_dropout has no effect: peft adapts experts without dropout")
-        return probe
+        plain = cast(PreTrainedModel, probe.unload())
+        return _attach(plain, replace(settings, dropout=0.0), targets.pattern, whole)
     if names:
         logger.warning(
             "%s get no adapter in this architecture: peft would take them for the experts'; name them alone in "
@@ -145,7 +182,8 @@ def _beside_experts(model: PreTrainedModel, settings: LoraSettings, targets: Tar
             ", ".join(sorted(names)),
         )
     plain = cast(PreTrainedModel, probe.unload())
-    return _attach(plain, settings, targets.pattern if found == set(targets.modules) else kept)
+    pattern = targets.pattern if found == set(targets.modules) else kept
+    return _attach(plain, settings, pattern, whole)
 
 
 def _merge_layer(layer: LoraLayer) -> None:
