@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from ft_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ft_train.arguments import RunArguments, TrainingArguments, TunerArguments
+    from ft_train.arguments import RunArguments, TrainingArguments
     from ft_train.data import TrainData
     from ft_train.plan import TrainingPlan, derive, weights_dtype
     from ft_train.recipes import PtRecipe, SftRecipe
     from ft_train.resume import find_checkpoint
     from ft_train.training import TrainResult, train
+    from ft_train.tuner_arguments import TunerArguments
 
 __all__ = [
     "PtRecipe",
@@ -38,7 +39,7 @@ _HOMES = {
     "TrainResult": "training",
     "TrainingArguments": "arguments",
     "TrainingPlan": "plan",
-    "TunerArguments": "arguments",
+    "TunerArguments": "tuner_arguments",
     "derive": "plan",
     "find_checkpoint": "resume",
     "train": "training",

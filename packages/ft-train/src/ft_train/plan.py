@@ -7,7 +7,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from ft_train.arguments import RunArguments, Strategy, TrainingArguments, TunerArguments
+from ft_train.arguments import RunArguments, Strategy, TrainingArguments
+from ft_train.tuner_arguments import TunerArguments
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
 

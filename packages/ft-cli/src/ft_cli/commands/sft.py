@@ -25,11 +25,8 @@ from ft_core.models.how import How
 from ft_core.prepare import Prepared, prepare, to_stderr
 from ft_core.runs import Run
 from ft_data.arguments import DataArguments, EncodingArguments, MixArguments
-from ft_train.arguments import (
-    RunArguments,
-    TrainingArguments,
-    TunerArguments,
-)
+from ft_train.arguments import RunArguments, TrainingArguments
+from ft_train.tuner_arguments import TunerArguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
