@@ -47,8 +47,8 @@ class LossOutput:
 
 
 @runtime_checkable
-class Recipe(Protocol):
-    """A training method."""
+class Encoder(Protocol):
+    """The part of a training method that turns rows into samples."""
 
     @property
     def name(self) -> str:
@@ -67,6 +67,11 @@ class Recipe(Protocol):
         a row that gives none is returned as ``Dropped`` with its reason.
         """
         ...
+
+
+@runtime_checkable
+class Recipe(Encoder, Protocol):
+    """A training method."""
 
     def count(self, global_batch: Sequence[Sample]) -> Totals:
         """Count each unit of this rank's share of the global batch; the trainer adds up the ranks."""

@@ -9,18 +9,12 @@ import torch
 
 from ft_core.examples import Example
 from ft_core.loss_scale import LossPolicy
+from ft_core.next_tokens import NextTokenEncoder
 from ft_core.recipe import Batch, LossOutput, Totals
 from ft_core.samples import Dropped, Sample
 from ft_core.templates.template import Template
 from ft_core.templates.truncation import TruncationStrategy
-from ft_train.recipes.causal import (
-    Bound,
-    check_length,
-    collate_joined,
-    count_tokens,
-    encode_bounded,
-    next_token_loss,
-)
+from ft_train.recipes.causal import collate_joined, count_tokens, next_token_loss
 
 
 @dataclass(frozen=True)
@@ -44,18 +38,20 @@ class PtRecipe:
     name: str = "pt"
 
     def __post_init__(self) -> None:
-        check_length(self.max_length)
+        self.encoder()  # refuses what can't work
+
+    def encoder(self) -> NextTokenEncoder:
+        """Return the part that turns rows into samples."""
+        return NextTokenEncoder("pt", self.max_length, self.truncation_strategy, self.policy)
 
     @property
     def fingerprint(self) -> str:
         """Part of the cache key of encoded rows."""
-        return f"pt-2:{self.max_length}:{self.truncation_strategy}:{self.policy.fingerprint}"
+        return self.encoder().fingerprint
 
     def encode(self, examples: Sequence[Example], template: Template) -> list[Sample | Dropped]:
         """Turn texts into samples; each row that gives none comes back with its reason."""
-        return encode_bounded(
-            examples, template, self.policy, Bound(self.max_length, self.truncation_strategy)
-        )
+        return self.encoder().encode(examples, template)
 
     def count(self, global_batch: Sequence[Sample]) -> Totals:
         """Count the loss weights of all trained tokens."""
