@@ -16,6 +16,7 @@ from ft_data.packing import efficiency, pack
 from ft_data.preview import Preview, preview_row, to_html, to_terminal
 from ft_data.registry import DATASETS, DatasetInfo, register_dataset
 from ft_data.report import LoadReport, RowFault, SourceReport
+from ft_data.row_stream import RowStream, StreamedRow, stream
 from ft_data.select import sample, shuffle, split
 from ft_data.sources import Source, format_source, parse_source, parse_sources
 
@@ -34,9 +35,11 @@ __all__ = [
     "MixArguments",
     "Preview",
     "RowFault",
+    "RowStream",
     "Rows",
     "Source",
     "SourceReport",
+    "StreamedRow",
     "TrainVal",
     "detect",
     "efficiency",
@@ -54,6 +57,7 @@ __all__ = [
     "sample",
     "shuffle",
     "split",
+    "stream",
     "to_html",
     "to_terminal",
 ]

@@ -146,6 +146,11 @@ class Plan:
     convert: Convert | str | None = None
     together: str | None = None
 
+    @property
+    def changes_rows(self) -> bool:
+        """Whether anything is done to them."""
+        return bool(self.columns or self.conversations or self.convert)
+
     def apply(self, rows: Iterable[RawRow]) -> Iterable[RawRow]:
         """Return the rows in a shape that is read; where a row can't be brought into one stands a ``DataError``."""
         steps = self._steps()

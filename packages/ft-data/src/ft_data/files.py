@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ft_core.errors import DataError
 from ft_data.file_kinds.json_rows import read_json
-from ft_data.file_kinds.rows import RawRow
+from ft_data.file_kinds.rows import RawRow, Wanted, everything, later
 from ft_data.file_kinds.separated import read_separated
 from ft_data.file_kinds.tables import read_arrow, read_parquet
 from ft_data.file_kinds.texts import read_text
@@ -21,7 +21,7 @@ from ft_data.storage import SUFFIXES, DataFile, FoundFiles, is_data_name, local_
 
 __all__ = ["SUFFIXES", "RawRow", "is_data_name", "iter_file", "read_file", "rows_of_files"]
 
-_READERS: dict[str, Callable[[BinaryIO, DataFile], Iterable[RawRow]]] = {
+_READERS: dict[str, Callable[[BinaryIO, DataFile, Wanted], Iterable[RawRow]]] = {
     ".json": read_json,
     ".jsonl": read_json,
     ".ndjson": read_json,
@@ -62,23 +62,28 @@ def iter_file(file: DataFile) -> Iterator[RawRow]:
         raise DataError("the file has no rows", path=file.shown, rule="empty_file")
 
 
-def rows_of_files(found: FoundFiles) -> Iterator[RawRow]:
+def rows_of_files(found: FoundFiles, wanted: Wanted = everything) -> Iterator[RawRow]:
     """Read the rows of several files one after the other; some of them may be empty.
+
+    Args:
+        found: the files.
+        wanted: says which rows are read, by their position in all files together, from 0; ``SKIPPED`` stands for
+            the others.
 
     Raises:
         DataError: all are empty, or one is unreadable or not valid in its format.
     """
-    empty = True
+    position = 0
     for file in found.files:
-        for item in _rows(file):
-            empty = False
+        for item in _rows(file, later(wanted, position)):
+            position += 1
             yield item
-    if empty:
+    if not position:
         (first, *others) = found.files
         what = f"neither this file nor {len(others):,} others have rows" if others else ""
         raise DataError(what or "the file has no rows", path=first.shown, rule="empty_file")
 
 
-def _rows(file: DataFile) -> Iterator[RawRow]:
+def _rows(file: DataFile, wanted: Wanted = everything) -> Iterator[RawRow]:
     with file.open() as stream:
-        yield from _READERS[file.kind](stream, file)
+        yield from _READERS[file.kind](stream, file, wanted)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ft_core.errors import UsageError, suggest
-from ft_data.files import RawRow, is_data_name, read_file, rows_of_files
+from ft_data.file_kinds.rows import SKIPPED, Wanted, everything
+from ft_data.files import RawRow, is_data_name, rows_of_files
 from ft_data.hub import default_hub, is_hub_id, read_hub
 from ft_data.identity import Identity, filled
 from ft_data.registry import DATASETS, DatasetInfo, by_id
 from ft_data.sources import Hub, Source
-from ft_data.storage import is_address, is_glob, local_files, remote_files
+from ft_data.storage import (
+    FoundFiles,
+    is_address,
+    is_glob,
+    local_file,
+    local_files,
+    remote_files,
+)
+
+Read = Callable[[Wanted], Iterable[RawRow]]
+"""Reads rows, ``SKIPPED`` in the place of those that aren't wanted."""
 
 _PATH_LIKE = re.compile(r"[.~/\\]|[A-Za-z]:[\\/]|[^/\\]+[/\\][^/\\]+[/\\]")
 _TITLES: dict[Hub, str] = {"hf": "Hugging Face", "ms": "ModelScope"}
@@ -34,24 +45,35 @@ class Found:
     expects_bad_rows: bool = False
 
 
-def find_rows(source: Source, identity: Identity | None = None) -> Found:
+def find_rows(
+    source: Source, identity: Identity | None = None, wanted: Wanted = everything
+) -> Found:
     """Find what a source names.
 
     Args:
         source: what to look for; its count is not considered.
         identity: what stands for ``{{NAME}}`` and ``{{AUTHOR}}`` in its rows.
+        wanted: says which rows are read, by their position from 0; ``SKIPPED`` stands for the others.
 
     Raises:
         UsageError: there is no such file, name or id; or rows have placeholders that nothing stands for.
         DataError: a file can't be read.
         HubError: a hub doesn't give it.
     """
-    info, rows, notes = _find(source)
-    converted = info.plan.apply(rows)
-    return Found(filled(converted, identity or Identity()), notes, info.expects_bad_rows)
+    info, read, notes = _find(source)
+    rows: Iterable[RawRow]
+    if info.plan.changes_rows:  # one row may become several, so positions are known after it
+        rows = _only(info.plan.apply(read(everything)), wanted)
+    else:
+        rows = read(wanted)
+    return Found(filled(rows, identity or Identity()), notes, info.expects_bad_rows)
 
 
-def _find(source: Source) -> tuple[DatasetInfo, Iterable[RawRow], tuple[str, ...]]:
+def _only(rows: Iterable[RawRow], wanted: Wanted) -> Iterator[RawRow]:
+    return (row if wanted(position) else SKIPPED for position, row in enumerate(rows))
+
+
+def _find(source: Source) -> tuple[DatasetInfo, Read, tuple[str, ...]]:
     path = Path(source.name).expanduser()
     if source.hub is None and (path.is_file() or is_address(source.name)):
         return _given(source)
@@ -62,7 +84,7 @@ def _find(source: Source) -> tuple[DatasetInfo, Iterable[RawRow], tuple[str, ...
     if is_hub_id(source.name):
         name, info = by_id(source.name) or (source.name, DatasetInfo())
         hub = source.hub or default_hub()
-        return info, read_hub(name, hub, source.subsets or info.subsets, info.split), ()
+        return info, _hub(name, hub, source, info), ()
     here = [item.name for item in Path().iterdir() if is_data_name(item.name)]
     raise UsageError(
         f"unknown dataset {source.name!r}: no file, registered name or hub id (owner/name)."
@@ -77,27 +99,34 @@ def _names_a_path(name: str, path: Path) -> bool:
     return "/" in name and path.parent.is_dir()
 
 
-def _given(source: Source) -> tuple[DatasetInfo, Iterable[RawRow], tuple[str, ...]]:
+def _hub(identity: str, hub: Hub, source: Source, info: DatasetInfo) -> Read:
+    subsets = source.subsets or info.subsets
+    return lambda wanted: read_hub(identity, hub, subsets, info.split, wanted)
+
+
+def _files(found: FoundFiles) -> Read:
+    return lambda wanted: rows_of_files(found, wanted)
+
+
+def _given(source: Source) -> tuple[DatasetInfo, Read, tuple[str, ...]]:
     """Read a path, a directory, a glob or an address."""
     if source.subsets:
         subsets = "/".join(source.subsets)
         raise UsageError(f"dataset {source.name}: a file has no subsets; leave ':{subsets}' out")
     found = remote_files(source.name) if is_address(source.name) else local_files(source.name)
-    return DatasetInfo(), rows_of_files(found), found.notes
+    return DatasetInfo(), _files(found), found.notes
 
 
-def _registered(
-    source: Source, info: DatasetInfo
-) -> tuple[DatasetInfo, Iterable[RawRow], tuple[str, ...]]:
+def _registered(source: Source, info: DatasetInfo) -> tuple[DatasetInfo, Read, tuple[str, ...]]:
     ids: dict[Hub, str | None] = {"hf": info.huggingface_id, "ms": info.modelscope_id}
     file = info.file()
     if file is not None and (source.hub is None or not any(ids.values())):
         if source.subsets:
             raise UsageError(f"dataset {source.name}: it has no subsets; leave them out")
         if info.is_packaged:
-            return info, read_file(file, source.name), ()
+            return info, _files(FoundFiles((local_file(file).called(source.name),))), ()
         files = local_files(str(file))
-        return info, rows_of_files(files), files.notes
+        return info, _files(files), files.notes
     notes: list[str] = []
     hub = source.hub or default_hub()
     other: Hub = "hf" if hub == "ms" else "ms"
@@ -112,4 +141,4 @@ def _registered(
         )
     if info.huge:
         notes.append("it is huge; #rows takes some of it, but all of it is fetched first")
-    return info, read_hub(identity, hub, source.subsets or info.subsets, info.split), tuple(notes)
+    return info, _hub(identity, hub, source, info), tuple(notes)

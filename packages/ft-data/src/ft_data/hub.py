@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ft_core.hub import fetch_dataset
+from ft_data.file_kinds.rows import Wanted, everything, later
 from ft_data.files import RawRow, rows_of_files
 from ft_data.sources import Hub
 from ft_data.storage import FoundFiles, local_file
@@ -27,7 +28,11 @@ def default_hub() -> Hub:
 
 
 def read_hub(
-    identity: str, hub: Hub, subsets: Iterable[str] = (), splits: Iterable[str] = ("train",)
+    identity: str,
+    hub: Hub,
+    subsets: Iterable[str] = (),
+    splits: Iterable[str] = ("train",),
+    wanted: Wanted = everything,
 ) -> Iterator[RawRow]:
     """Read all rows of a hub dataset, one file after the other, fetching what is not in the hub's cache.
 
@@ -36,11 +41,13 @@ def read_hub(
         hub: which hub.
         subsets: subsets to read one after the other; empty reads the default one.
         splits: splits of each.
+        wanted: says which rows are read, by their position from 0; ``SKIPPED`` stands for the others.
 
     Raises:
         HubError: no network, no such dataset, subset or split, or no permission.
         DataError: a file can't be read.
     """
+    begin = 0
     for subset in tuple(subsets) or (None,):
         found = fetch_dataset(
             identity,
@@ -51,4 +58,6 @@ def read_hub(
         name = identity if subset is None else f"{identity}:{subset}"
         for split, paths in found.items():
             files = (local_file(path).called(f"{name}/{split}/{path.name}") for path in paths)
-            yield from rows_of_files(FoundFiles(tuple(files)))
+            for row in rows_of_files(FoundFiles(tuple(files)), later(wanted, begin)):
+                begin += 1
+                yield row

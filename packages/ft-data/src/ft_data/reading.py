@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from ft_core.errors import DataError
 from ft_core.examples import Example
@@ -16,14 +17,51 @@ from ft_data.identity import Identity
 from ft_data.report import RowFault, SourceReport, summary
 from ft_data.sources import Source, format_source
 
+HEAD = 100
+"""How many of the first rows are looked at to recognise the shape of all."""
+
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
-    """The shape of a source's rows, and the place of the row that showed it."""
+class Shape:
+    """The shape of a source's rows.
+
+    Attributes:
+        form: the shape.
+        reason: why they have it.
+        origin: the place of the row that showed it.
+    """
 
     form: formats.Format
     reason: str
     origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Reads the rows of one source.
+
+    Attributes:
+        shape: the shape that they have.
+        stops: whether a row that breaks a rule is an error.
+        require_answer: whether a row without an answer breaks a rule.
+    """
+
+    shape: Shape
+    stops: bool = False
+    require_answer: bool = True
+
+    def read(self, row: object, origin: Origin) -> Example | RowFault:
+        """Return the row, or why it is left out.
+
+        Raises:
+            DataError: it has another shape than the first rows, or breaks a rule where that stops.
+        """
+        try:
+            return _read_row(row, origin, self.shape, self.require_answer)
+        except DataError as error:
+            if self.stops or error.rule == "mixed_formats":
+                raise
+            return RowFault.of(error)
 
 
 def read_source(
@@ -35,29 +73,28 @@ def read_source(
 ) -> tuple[list[Example], SourceReport]:
     """Read all good rows of one source, unsampled; arguments and errors are those of ``load``."""
     found = find_rows(source, identity)
-    raw = list(found.rows)
-    shape = _shape(raw)
+    shape, rows = recognise(found.rows)
+    reader = RowReader(shape, check == "error" and not found.expects_bad_rows, require_answer)
     good: list[Example] = []
     faults: list[RowFault] = []
-    for row, origin in raw:
-        try:
-            good.append(_read_row(row, origin, shape, require_answer))
-        except DataError as error:
-            stops = check == "error" and not found.expects_bad_rows
-            if stops or error.rule == "mixed_formats":
-                raise
-            faults.append(RowFault.of(error))
+    for row, origin in rows:
+        read = reader.read(row, origin)
+        if isinstance(read, RowFault):
+            faults.append(read)
+        else:
+            good.append(read)
     shown = format_source(source)
+    total = len(good) + len(faults)
     if not good:
         raise DataError(
-            f"dataset {shown}: none of its {len(raw):,} rows can be used ({summary(faults)})",
+            f"dataset {shown}: none of its {total:,} rows can be used ({summary(faults)})",
             rule="no_good_rows",
         )
     report = SourceReport(
         shown,
         shape.form.name,
         shape.reason,
-        len(raw),
+        total,
         tuple(faults),
         used=len(good),
         each=check in ("warning", "discard"),
@@ -66,14 +103,27 @@ def read_source(
     return good, report
 
 
-def _shape(raw: Sequence[RawRow]) -> _Shape:
-    """Recognise the shape by the first row that has one."""
-    for row, origin in raw:
+def recognise(rows: Iterable[RawRow]) -> tuple[Shape, Iterator[RawRow]]:
+    """Recognise the shape of rows by the first of them.
+
+    Returns:
+        The shape, and all the rows.
+
+    Raises:
+        DataError: there are no rows, or they have no shape that is read.
+    """
+    left = iter(rows)
+    head = list(islice(left, HEAD))
+    return _shape(head), chain(head, left)
+
+
+def _shape(head: list[RawRow]) -> Shape:
+    for row, origin in head:
         if isinstance(row, dict) and (found := formats.find(row)):
-            return _Shape(found.format, found.reason, origin)
-    if not raw:
+            return Shape(found.format, found.reason, origin)
+    if not head:
         raise DataError("none of its rows is part of the data set", rule="no_good_rows")
-    row, origin = raw[0]
+    row, origin = head[0]
     _check_object(row, origin)
     message = formats.undetected(row)
     raise DataError(message, path=origin.path, line=origin.line, rule="unknown_format")
@@ -91,7 +141,7 @@ def _check_object(row: object, origin: Origin) -> None:
         )
 
 
-def _read_row(row: object, origin: Origin, shape: _Shape, require_answer: bool) -> Example:
+def _read_row(row: object, origin: Origin, shape: Shape, require_answer: bool) -> Example:
     _check_object(row, origin)
     assert isinstance(row, dict)
     found = formats.find(row)

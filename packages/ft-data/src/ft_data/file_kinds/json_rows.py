@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 
 from ft_core.errors import DataError
 from ft_core.examples import Source as Origin
-from ft_data.file_kinds.rows import RawRow, fault, lines_of
+from ft_data.file_kinds.rows import SKIPPED, RawRow, Wanted, everything, fault, lines_of
 from ft_data.storage import DataFile
 
 
-def read_json(stream: BinaryIO, file: DataFile) -> Iterator[RawRow]:
+def read_json(stream: BinaryIO, file: DataFile, wanted: Wanted = everything) -> Iterator[RawRow]:
     """Read rows; the ending doesn't decide whether they are an array or lines.
 
     ``NaN`` is no value, as ``null`` is none.
@@ -33,9 +33,9 @@ def read_json(stream: BinaryIO, file: DataFile) -> Iterator[RawRow]:
         # An array, unless the first line is JSON by itself and more follows.
         begin += next(([*blank, line] for blank, line in _skipping(lines)), [])
         if file.kind == ".json" or not _is_row_alone(begin):
-            yield from _array("".join(chain(begin, lines)), file.shown)
+            yield from _array("".join(chain(begin, lines)), file.shown, wanted)
             return
-    yield from _lines(chain(begin, lines), file)
+    yield from _lines(chain(begin, lines), file, wanted)
 
 
 def _skipping(lines: Iterator[str]) -> Iterator[tuple[list[str], str]]:
@@ -94,11 +94,16 @@ def _not_a_number(name: str) -> float | None:
     return None if name == "NaN" else float(name.replace("Infinity", "inf"))
 
 
-def _lines(lines: Iterator[str], file: DataFile) -> Iterator[RawRow]:
+def _lines(lines: Iterator[str], file: DataFile, wanted: Wanted) -> Iterator[RawRow]:
     decoder = _Decoder()
+    position = -1
     for number, line in enumerate(lines, start=1):
         text = line.strip(" \t\r\n")
         if not text:
+            continue
+        position += 1
+        if not wanted(position):
+            yield SKIPPED
             continue
         try:
             row = decoder.decode(text)
@@ -110,7 +115,7 @@ def _lines(lines: Iterator[str], file: DataFile) -> Iterator[RawRow]:
         )
 
 
-def _array(text: str, shown: str) -> Iterator[RawRow]:
+def _array(text: str, shown: str, wanted: Wanted) -> Iterator[RawRow]:
     decoder = _Decoder()
     try:
         rows = decoder.decode(text)
@@ -120,7 +125,10 @@ def _array(text: str, shown: str) -> Iterator[RawRow]:
         # ValueError: a number with more digits than Python converts.
         raise fault(f"invalid JSON: {error}", shown, "invalid_json", 1) from error
     for index, row in enumerate(rows, start=1):
-        yield _checked(row, shown, index) if decoder.repeated else row, Origin(shown, index)
+        if wanted(index - 1):
+            yield _checked(row, shown, index) if decoder.repeated else row, Origin(shown, index)
+        else:
+            yield SKIPPED
 
 
 def _checked(row: Any, shown: str, number: int) -> Any:

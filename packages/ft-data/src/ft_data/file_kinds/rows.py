@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Final
 
 from ft_core.errors import DataError
 from ft_core.examples import Source as Origin
@@ -13,6 +13,28 @@ RawRow = tuple[Any, Origin]
 
 Where a row can't be read stands a ``DataError`` that says why.
 """
+
+Wanted = Callable[[int], bool]
+"""Says of a row by its position in a file, from 0, whether it is read at all."""
+
+
+class Skipped:
+    """Stands in the place of a row that nobody wanted."""
+
+
+SKIPPED: Final[RawRow] = (Skipped(), Origin("skipped"))
+"""What a reader gives for a row that isn't wanted: its text was passed over, not understood."""
+
+
+def everything(position: int) -> bool:
+    """Want each row."""
+    return True
+
+
+def later(wanted: Wanted, start: int) -> Wanted:
+    """Say of rows by their position after the first ``start`` ones whether they are wanted."""
+    return lambda position: wanted(start + position)
+
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")

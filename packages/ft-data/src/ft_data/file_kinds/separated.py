@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from ft_core.errors import DataError
 from ft_core.examples import Source as Origin
-from ft_data.file_kinds.rows import RawRow, fault, lines_of
+from ft_data.file_kinds.rows import SKIPPED, RawRow, Wanted, everything, fault, lines_of
 from ft_data.storage import DataFile
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ _NO_VALUE: Final = frozenset({"", "nan", "NaN"})
 _LINE: Final = re.compile(r"(?<=\r)(?!\n)")
 
 
-def read_separated(stream: BinaryIO, file: DataFile) -> Iterator[RawRow]:
+def read_separated(
+    stream: BinaryIO, file: DataFile, wanted: Wanted = everything
+) -> Iterator[RawRow]:
     """Read a table with a header; an empty cell is no value, except in ``system``, and so is ``NaN``.
 
     Raises:
@@ -37,7 +39,7 @@ def read_separated(stream: BinaryIO, file: DataFile) -> Iterator[RawRow]:
         _after(first, lines), strict=True, delimiter=_delimiter(first, file), skipinitialspace=False
     )
     try:
-        yield from _rows(reader, file.shown)
+        yield from _rows(reader, file.shown, wanted)
     except csv.Error as error:
         raise fault(f"invalid csv: {error}", file.shown, "invalid_csv", reader.line_num) from error
     finally:
@@ -68,17 +70,22 @@ def _delimiter(header: str, file: DataFile) -> str:
     return next((mark for mark in (";", "\t") if mark in header), ",")
 
 
-def _rows(reader: CsvReader, shown: str) -> Iterator[RawRow]:
+def _rows(reader: CsvReader, shown: str, wanted: Wanted) -> Iterator[RawRow]:
     header = next(reader, [])
     if len(set(header)) != len(header) or not all(name.strip() for name in header):
         names = ", ".join(header)
         message = f"the header has an empty or repeated column name: {names}"
         raise fault(message, shown, "invalid_csv", 1)
     line = reader.line_num + 1
+    position = -1
     for cells in reader:
         origin = Origin(shown, line)
         line = reader.line_num + 1
         if not cells:
+            continue
+        position += 1
+        if not wanted(position):
+            yield SKIPPED
             continue
         if len(cells) != len(header):
             what = f"{len(cells)} cells under a header of {len(header)} columns"

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ft_core.examples import Source as Origin
-from ft_data.file_kinds.rows import RawRow, fault
+from ft_data.file_kinds.rows import SKIPPED, RawRow, Wanted, everything, fault
 from ft_data.storage import DataFile
 
 _BATCH = 1024
 
 
-def read_parquet(stream: BinaryIO, file: DataFile) -> Iterator[RawRow]:
+def read_parquet(stream: BinaryIO, file: DataFile, wanted: Wanted = everything) -> Iterator[RawRow]:
     """Read a Parquet file in batches.
 
     Raises:
@@ -24,14 +24,14 @@ def read_parquet(stream: BinaryIO, file: DataFile) -> Iterator[RawRow]:
 
     try:
         with pyarrow.parquet.ParquetFile(_seekable(stream, file)) as table:
-            yield from _rows(table.iter_batches(batch_size=_BATCH), file.shown)
+            yield from _rows(table.iter_batches(batch_size=_BATCH), file.shown, wanted)
     except pyarrow.ArrowException as error:
         raise fault(f"invalid parquet: {_first_line(error)}", file.shown, "invalid_parquet") from (
             error
         )
 
 
-def read_arrow(stream: BinaryIO, file: DataFile) -> Iterator[RawRow]:
+def read_arrow(stream: BinaryIO, file: DataFile, wanted: Wanted = everything) -> Iterator[RawRow]:
     """Read an Arrow file, or the stream of batches that some libraries write into ``.arrow`` files.
 
     Raises:
@@ -46,26 +46,34 @@ def read_arrow(stream: BinaryIO, file: DataFile) -> Iterator[RawRow]:
         if begin == b"ARROW1":
             with pyarrow.ipc.open_file(source) as table:
                 batches = (table.get_batch(index) for index in range(table.num_record_batches))
-                yield from _rows(batches, file.shown)
+                yield from _rows(batches, file.shown, wanted)
         else:
             with pyarrow.ipc.open_stream(source) as table:
-                yield from _rows(iter(table), file.shown)
+                yield from _rows(iter(table), file.shown, wanted)
     except pyarrow.ArrowException as error:
         raise fault(f"invalid arrow: {_first_line(error)}", file.shown, "invalid_arrow") from error
 
 
-def _rows(batches: Iterator[Any], shown: str) -> Iterator[RawRow]:
+def _rows(batches: Iterator[Any], shown: str, wanted: Wanted) -> Iterator[RawRow]:
     import pyarrow
 
-    index = 0
+    begin = 0
     for batch in batches:
+        taken = [place for place in range(batch.num_rows) if wanted(begin + place)]
         numbers = [field.name for field in batch.schema if pyarrow.types.is_floating(field.type)]
-        for row in batch.to_pylist():
-            index += 1
+        whole = len(taken) == batch.num_rows
+        rows = iter((batch if whole else batch.take(pyarrow.array(taken, "int64"))).to_pylist())
+        chosen = set(taken)
+        for place in range(batch.num_rows):
+            if place not in chosen:
+                yield SKIPPED
+                continue
+            row = next(rows)
             for name in numbers:
                 if row[name] != row[name]:  # NaN is how tables write a missing value
                     row[name] = None
-            yield row, Origin(shown, index)
+            yield row, Origin(shown, begin + place + 1)
+        begin += batch.num_rows
 
 
 def _seekable(stream: BinaryIO, file: DataFile) -> BinaryIO:
