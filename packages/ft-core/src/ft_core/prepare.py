@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ft_core.arguments import (
     TemplateArguments,
 )
 from ft_core.checkpoints import SavedCheckpoint, open_checkpoint
+from ft_core.errors import UsageError
 from ft_core.hub import fetch
 from ft_core.models.how import How
 from ft_core.models.registry import family_template, find_by_name
@@ -59,6 +60,7 @@ class Prepared:
         tokenizer: the checkpoint's or the model's.
         chosen: the chat format and why it was chosen.
         trust_remote_code: whether code of the model's repository may run.
+        new_tokens: texts of tokens that the model itself doesn't have.
     """
 
     source: ModelSource
@@ -67,6 +69,13 @@ class Prepared:
     tokenizer: Tokenizer
     chosen: ChosenTemplate
     trust_remote_code: bool = False
+    new_tokens: tuple[str, ...] = ()
+
+    @property
+    def new_token_ids(self) -> tuple[int, ...]:
+        """Ids of ``new_tokens``."""
+        ids = (self.tokenizer.token_to_id(text) for text in self.new_tokens)
+        return tuple(token_id for token_id in ids if token_id is not None)
 
     @property
     def name(self) -> str:
@@ -183,20 +192,31 @@ class Prepared:
             return load_checkpoint(
                 self.checkpoint, source=self.source, trainable=for_training, **settings
             )
-        return load_model(
+        model = load_model(
             self.directory,
             for_training=for_training,
             name=self.source.base_name(self.directory),
             report=to_stderr,
             **settings,
         )
+        return self._with_new_tokens(model)
 
     def shapes(self, how: How) -> PreTrainedModel:
         """Return the model with shapes but without weights, which takes no memory."""
         from ft_core.models.memory import meta_model
 
         import_repository(self.source.spec)
-        return meta_model(self.directory, how.dtype.torch, trust_remote_code=self.trust_remote_code)
+        model = meta_model(
+            self.directory, how.dtype.torch, trust_remote_code=self.trust_remote_code
+        )
+        return self._with_new_tokens(model)
+
+    def _with_new_tokens(self, model: PreTrainedModel) -> PreTrainedModel:
+        if ids := self.new_token_ids:
+            from ft_core.models.vocabulary import add_tokens
+
+            add_tokens(model, ids, known=self.tokenizer.vocab_size - len(ids))
+        return model
 
 
 def prepare(
@@ -204,6 +224,7 @@ def prepare(
     template: TemplateArguments,
     *,
     ckpt_dir: str | None = None,
+    new_tokens: Sequence[str] = (),
     given: Container[str] = (),
     say: Say = to_stderr,
     weights: bool = True,
@@ -214,6 +235,7 @@ def prepare(
         model: which model; with ``ckpt_dir`` they are what the checkpoint saved, unless a person said else.
         template: which chat format.
         ckpt_dir: a checkpoint to use instead of the plain model.
+        new_tokens: texts to add to the vocabulary; those that are tokens already are told and left alone.
         given: names of flags a person set.
         say: is told what takes long and what was decided.
         weights: false for work on text alone: neither weights nor code of the model are needed then.
@@ -232,6 +254,15 @@ def prepare(
         checkpoint.path if checkpoint is not None and _has_tokenizer(checkpoint.path) else directory
     )
     tokenizer = Tokenizer.from_directory(own, trust_remote_code=model.trust_remote_code)
+    added = tuple(text for text in new_tokens if tokenizer.token_to_id(text) is None)
+    if added and checkpoint is not None:
+        raise UsageError(
+            f"--new_special_tokens {added[0]}: the checkpoint {checkpoint.path} was trained without it, and a resumed "
+            "run keeps its vocabulary; leave it out"
+        )
+    if checkpoint is None and (known := [text for text in new_tokens if text not in added]):
+        say(f"--new_special_tokens: {', '.join(known)} are tokens already")
+    tokenizer = tokenizer.with_tokens(added)
     spec = source.spec
     registered, because = _registered(source, directory, tokenizer)
     chosen = choose_template(
@@ -250,7 +281,9 @@ def prepare(
         say(f"{name} has no effect: the chat format doesn't look at it")
     if "tools_prompt" in given and chosen.template.tools_prompt is None:
         say("--tools_prompt has no effect: the chat template has a form of its own for tools")
-    return Prepared(source, directory, checkpoint, tokenizer, chosen, model.trust_remote_code)
+    return Prepared(
+        source, directory, checkpoint, tokenizer, chosen, model.trust_remote_code, added
+    )
 
 
 def base_model(model: ModelArguments, ckpt_dir: str | Path, *, say: Say = to_stderr) -> ModelSource:

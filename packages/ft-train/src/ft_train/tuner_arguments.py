@@ -35,11 +35,17 @@ class TunerArguments(ArgumentGroup):
     lora_bias_trainable: Literal["none", "all"] = "none"
     """Whether the model's biases are trained too."""
 
-    def settings(self, default_targets: tuple[str, ...] | str = ()) -> LoraSettings | FullSettings:
+    def settings(
+        self,
+        default_targets: tuple[str, ...] | str = (),
+        new_token_ids: tuple[int, ...] = (),
+    ) -> LoraSettings | FullSettings:
         """Return what the tuner named by ``sft_type`` takes.
 
         Args:
             default_targets: what ``DEFAULT`` means for the model.
+            new_token_ids: tokens that the model didn't have (``--new_special_tokens``): an adapter trains their
+                rows of the embedding and the head. A tuner that can't must refuse them by name.
         """
         if self.sft_type == "full":
             return FullSettings()
@@ -51,4 +57,5 @@ class TunerArguments(ArgumentGroup):
             target_regex=self.target_regex,
             bias=self.lora_bias_trainable,
             default_targets=default_targets,
+            new_token_ids=new_token_ids,
         )

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from ft_cli.recipes import build_recipe
-from ft_core.arguments import LossArguments, ModelArguments, TemplateArguments
+from ft_core.arguments import (
+    LossArguments,
+    ModelArguments,
+    TemplateArguments,
+    VocabularyArguments,
+)
 from ft_core.command import ArgumentGroup, Command, Invocation, flag
 from ft_core.errors import DataError, UsageError
 from ft_core.prepare import prepare, to_stderr
@@ -50,7 +55,13 @@ def run(invocation: Invocation) -> None:
         raise UsageError("ft preview needs rows: give --dataset with a file, such as rows.jsonl#3")
     recipe = build_recipe(shown.recipe, invocation)
     model = invocation.get(ModelArguments)
-    prepared = prepare(model, template, given=invocation.set_by_a_person, weights=False)
+    prepared = prepare(
+        model,
+        template,
+        new_tokens=invocation.get(VocabularyArguments).tokens(),
+        given=invocation.set_by_a_person,
+        weights=False,
+    )
     chosen = prepared.chosen.template
     to_stderr(f"template   {chosen.name} ({prepared.chosen.reason})")
     for name in sorted(_NO_EFFECT & invocation.set_by_a_person):
@@ -84,7 +95,14 @@ def run(invocation: Invocation) -> None:
 COMMAND = Command(
     "preview",
     "Show rendered rows with the trained tokens marked.",
-    (ModelArguments, TemplateArguments, DataArguments, LossArguments, PreviewArguments),
+    (
+        ModelArguments,
+        VocabularyArguments,
+        TemplateArguments,
+        DataArguments,
+        LossArguments,
+        PreviewArguments,
+    ),
     run,
     epilog="ft preview --model_type smollm2-135m-instruct --dataset rows.jsonl#3 --html rows.html",
 )

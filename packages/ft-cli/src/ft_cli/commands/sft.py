@@ -16,6 +16,7 @@ from ft_core.arguments import (
     ModelArguments,
     QuantizationArguments,
     TemplateArguments,
+    VocabularyArguments,
 )
 from ft_core.checkpoints import open_checkpoint, saved_arguments, write_sidecars
 from ft_core.command import Command, Invocation
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 GROUPS = (
     ModelArguments,
+    VocabularyArguments,
     QuantizationArguments,
     LoadingArguments,
     TemplateArguments,
@@ -66,6 +68,7 @@ def run(invocation: Invocation) -> None:
         invocation.get(ModelArguments),
         invocation.get(TemplateArguments),
         ckpt_dir=resume,
+        new_tokens=invocation.get(VocabularyArguments).tokens(),
         given=invocation.set_by_a_person,
         say=say,
     )
@@ -136,7 +139,10 @@ class _Job:
         arguments = self.invocation.get(TunerArguments)
         spec = self.prepared.source.spec
         tuner: Tuner = TUNERS.get(arguments.sft_type)
-        return tuner.apply(model, arguments.settings(() if spec is None else spec.target_modules))
+        settings = arguments.settings(
+            () if spec is None else spec.target_modules, self.prepared.new_token_ids
+        )
+        return tuner.apply(model, settings)
 
     def explain(self, model: PreTrainedModel, *, loaded: bool) -> TrainingPlan:
         """Settle the plan and print it."""

@@ -3,7 +3,7 @@
 from ft_core.arguments.generation import GenerationArguments
 from ft_core.arguments.loading import LoadingArguments
 from ft_core.arguments.loss import LossArguments
-from ft_core.arguments.model import ModelArguments, TemplateArguments
+from ft_core.arguments.model import ModelArguments, TemplateArguments, VocabularyArguments
 from ft_core.arguments.quantized import QuantizationArguments
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "ModelArguments",
     "QuantizationArguments",
     "TemplateArguments",
+    "VocabularyArguments",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ft_core.command.group import ArgumentGroup, flag
@@ -42,6 +43,38 @@ class ModelArguments(ArgumentGroup):
 
     custom_register_path: str | None = None
     """A .py file that registers models, templates or datasets when it is imported."""
+
+
+class VocabularyArguments(ArgumentGroup):
+    """Tokens that the model doesn't have yet."""
+
+    title: ClassVar[str] = "model"
+
+    new_special_tokens: list[str] = flag([])
+    """Tokens to add and to train, such as <answer> </answer>, or a .txt file with one a line; they are matched as a whole also in rows' texts."""
+
+    def tokens(self) -> tuple[str, ...]:
+        """Return the texts of the tokens, those of files too.
+
+        Raises:
+            UsageError: a file can't be read or is empty.
+        """
+        from ft_core.errors import UsageError
+
+        found: list[str] = []
+        for value in self.new_special_tokens:
+            if not value.endswith(".txt"):
+                found.append(value)
+                continue
+            try:
+                lines = Path(value).expanduser().read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"--new_special_tokens {value}: can't be read: {error}") from error
+            tokens = [line.strip() for line in lines if line.strip()]
+            if not tokens:
+                raise UsageError(f"--new_special_tokens {value}: the file is empty")
+            found += tokens
+        return tuple(dict.fromkeys(found))
 
 
 class TemplateArguments(ArgumentGroup):

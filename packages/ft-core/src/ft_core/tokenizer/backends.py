@@ -84,6 +84,10 @@ class Backend(Protocol):
         """Everything that decides how text is encoded."""
         ...
 
+    def with_tokens(self, texts: Sequence[str]) -> Backend | None:
+        """Return a copy that matches these texts as whole tokens everywhere; ``None`` if it can't."""
+        ...
+
     def save(self, directory: Path) -> None:
         """Write the files that transformers reads it from."""
         ...
@@ -190,6 +194,18 @@ class LibraryBackend:
         """Everything that decides how text is encoded."""
         return str(self._library.to_str()).encode()
 
+    def with_tokens(self, texts: Sequence[str]) -> LibraryBackend:
+        """Return a copy with more tokens.
+
+        To the library they are not special: it would hide special ones from decoded answers, and not match
+        them in rows' texts, where they belong.
+        """
+        library = tokenizers.Tokenizer.from_str(self._library.to_str())
+        library.add_tokens(
+            [tokenizers.AddedToken(text, special=False, normalized=False) for text in texts]
+        )
+        return LibraryBackend(library)
+
     def save(self, directory: Path) -> None:
         """Write ``tokenizer.json``."""
         self._library.save(str(directory / "tokenizer.json"))
@@ -278,6 +294,10 @@ class TransformersBackend:
         return json.dumps(
             [type(self._tokenizer).__name__, self._tokenizer.get_vocab()], sort_keys=True
         ).encode()
+
+    def with_tokens(self, texts: Sequence[str]) -> None:
+        """Return ``None``: these tokenizers match all added tokens or none, and marks in texts must stay text."""
+        return
 
     def save(self, directory: Path) -> None:
         """Write the files that transformers reads it from."""

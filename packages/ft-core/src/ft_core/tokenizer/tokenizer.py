@@ -11,7 +11,7 @@ from typing import Any
 
 import tokenizers
 
-from ft_core.errors import DependencyError, ModelError
+from ft_core.errors import DependencyError, ModelError, UsageError
 from ft_core.tokenizer.backends import (
     Backend,
     LibraryBackend,
@@ -38,14 +38,21 @@ class Tokenizer:
         backend: what encodes and decodes.
         files: what the directory's small files say.
         directory: where it was read from; ``None`` for one made in memory.
+        extended: whether it has tokens that the files in the directory don't.
     """
 
     def __init__(
-        self, backend: Backend, files: TokenizerFiles, directory: Path | None = None
+        self,
+        backend: Backend,
+        files: TokenizerFiles,
+        directory: Path | None = None,
+        *,
+        extended: bool = False,
     ) -> None:
         self._backend = backend
         self._files = files
         self._directory = directory
+        self._extended = extended
 
     @classmethod
     def from_directory(cls, path: str | Path, *, trust_remote_code: bool = False) -> Tokenizer:
@@ -212,6 +219,31 @@ class Tokenizer:
         """Return the token with this id, or ``None``."""
         return self._backend.id_to_token(token_id)
 
+    def with_tokens(self, texts: Sequence[str]) -> Tokenizer:
+        """Return a tokenizer that has further tokens, which are matched as a whole wherever they stand.
+
+        Texts that are tokens already keep their ids, and the tokenizer that has them all is returned itself.
+
+        Raises:
+            UsageError: a text is empty or begins or ends with white space, or the tokenizer is written in
+                Python and can't tell such tokens from special ones.
+        """
+        for text in texts:
+            if not text.strip() or text != text.strip():
+                raise UsageError(
+                    f"--new_special_tokens {text!r}: a token can't be empty or begin or end with white space"
+                )
+        fresh = [text for text in dict.fromkeys(texts) if self.token_to_id(text) is None]
+        if not fresh:
+            return self
+        backend = self._backend.with_tokens(fresh)
+        if backend is None:
+            raise UsageError(
+                f"--new_special_tokens {fresh[0]}: the tokenizer in {self._directory} has no tokenizer.json, and "
+                "one written in Python can't take further tokens here; convert it first"
+            )
+        return Tokenizer(backend, self._files, self._directory, extended=True)
+
     def save(self, directory: str | Path, *, chat_template: str | None = None) -> None:
         """Write everything transformers' ``AutoTokenizer`` needs.
 
@@ -223,7 +255,7 @@ class Tokenizer:
         target.mkdir(parents=True, exist_ok=True)
         if self._directory is not None:
             copy_files(self._directory, target)
-        if not (target / "tokenizer.json").is_file():
+        if self._extended or not (target / "tokenizer.json").is_file():
             self._backend.save(target)
         write_config(target, self._files)
         templates = (
