@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import ft_data.encoding as encode_module
+import ft_data.encoding_processes as process_module
 from ft_core import DataError, Example, Message, UsageError
+from ft_core.errors import Place
 from ft_core.samples import Dropped, Sample, Tokens
 from ft_core.templates import Template, choose_template
 from ft_core.testing import tiny_tokenizer
 from ft_core.tokenizer import Tokenizer
 from ft_data import LazyRows, encode
-from ft_data.encoded_files import read_encoded, write_encoded
+from ft_data.encoded_arrays import Chunk
+from ft_data.encoded_files import EncodedWriter, read_encoded
 from ft_data.encoding import cache_key
 
 
@@ -86,7 +93,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_module, "CHUNK", 4)
+    monkeypatch.setattr(process_module, "CHUNK", 4)
     monkeypatch.setattr(encode_module, "WORTH_CACHING", 1)
 
 
@@ -99,7 +106,7 @@ def rows(count: int = 11) -> list[Example]:
 
 
 def test_rows_keep_their_numbers_and_none_is_lost(template: Template) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int | None]] = []
     encoded = encode(rows(), Recipe(), template, progress=lambda done, of: seen.append((done, of)))
     assert [sample.row for sample in encoded.samples] == [0, 1, 2, 4, 5, 5, 6, 7, 8, 10]
     assert [item.row for item in encoded.dropped] == [3, 9]
@@ -107,7 +114,7 @@ def test_rows_keep_their_numbers_and_none_is_lost(template: Template) -> None:
     assert encoded.drops == {"bad": 2}
     lines = "\n".join(encoded.report_lines())
     assert "11 rows gave 10 samples" in lines and "dropped 2 (bad)" in lines
-    with pytest.raises(AssertionError, match="lost 3 rows, the first is row 3"):
+    with pytest.raises(AssertionError, match="lost 1 of 4 rows"):
         encode(rows(), Forgetful(), template)
 
 
@@ -152,7 +159,9 @@ def test_the_cache_gives_the_same_and_notices_changes(template: Template, tmp_pa
     first = encode(rows(), Recipe(), template, cache_dir=tmp_path)
     again = encode(rows(), Recipe(), template, cache_dir=tmp_path)
     assert not first.cached and again.cached
+    assert first.path == again.path and first.path is not None
     assert replace(again, cached=False) == first
+    assert first.samples == encode(rows(), Recipe(), template).samples
     changed = rows()
     changed[0] = changed[0].with_system("new")
     assert not encode(changed, Recipe(), template, cache_dir=tmp_path).cached
@@ -173,35 +182,145 @@ def test_few_rows_are_not_cached(
     monkeypatch.setattr(encode_module, "WORTH_CACHING", 12)
     encode(rows(11), Recipe(), template, cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    encode(rows(12), Recipe(), template, cache_dir=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert encode(rows(11), Recipe(), template, cache_dir=tmp_path, keep=True).path is not None
+    assert encode(rows(11), Recipe(), template, cache_dir=tmp_path).cached
+    assert encode(rows(12), Recipe(), template, cache_dir=tmp_path).path is not None
 
 
 def test_a_cut_off_cache_is_ignored_and_replaced(template: Template, tmp_path: Path) -> None:
     first = encode(rows(), Recipe(), template, cache_dir=tmp_path)
-    (file,) = tmp_path.glob("*.npz")
-    file.write_bytes(file.read_bytes()[:100])
-    again = encode(rows(), Recipe(), template, cache_dir=tmp_path)
-    assert not again.cached and again == first
-    assert encode(rows(), Recipe(), template, cache_dir=tmp_path).cached
+    assert first.path is not None
+    expected = list(first.samples)
+    for file in sorted(first.path.iterdir()):
+        file.write_bytes(file.read_bytes()[:-1])
+        again = encode(rows(), Recipe(), template, cache_dir=tmp_path)
+        assert not again.cached and list(again.samples) == expected, file.name
+        assert encode(rows(), Recipe(), template, cache_dir=tmp_path).cached
 
 
 def test_no_wrong_byte_gives_other_samples_or_an_error(tmp_path: Path) -> None:
-    examples = rows(3)
-    samples = (
+    source = Place("rows.jsonl", 3)
+    samples = [
         Sample((Tokens([1, 2], [0.0, 1.0]),), 0, {"size": 0.1}),
         Sample((Tokens([3], [0.0]), Tokens([4, 5], [0.0, 0.3])), 1),
+        Sample((Tokens([6, 7], [0.0, 0.3]),), 3, {"label": 1.0, "size": 2.0}),
+    ]
+    dropped = (Dropped(2, "bad", "why", source), Dropped(4, "bad", "no place"))
+    target = tmp_path / "rows"
+    with EncodedWriter(target) as writer:
+        writer.add(Chunk.of([*samples[:2], dropped[0]]), 3)
+        writer.add(Chunk.of([replace(samples[2], row=0), replace(dropped[1], row=1)]), 2)
+        assert not target.exists()
+        writer.finish()
+    whole = read_encoded(target)
+    assert whole is not None and whole.rows == 5
+    assert list(whole.samples) == samples and whole.dropped == dropped
+    assert whole.samples.lengths.tolist() == [2, 3, 2] and whole.samples.trained.tolist() == [
+        1,
+        1,
+        1,
+    ]
+    assert list(pickle.loads(pickle.dumps(whole.samples))) == samples
+    for file in target.iterdir():
+        intact = file.read_bytes()
+        for position in range(len(intact)):
+            damaged = bytearray(intact)
+            damaged[position] ^= 0xFF
+            file.write_bytes(damaged)
+            assert read_encoded(target) is None, (file.name, position)
+        file.write_bytes(intact)
+    assert read_encoded(target) == whole
+
+
+def test_a_killed_process_leaves_nothing_that_is_read(template: Template, tmp_path: Path) -> None:
+    """What is written is looked at after every chunk, as if the process ended there."""
+    seen: list[bool] = []
+
+    def look(done: int, total: int | None) -> None:
+        (partial,) = tmp_path.glob(".*.partial")
+        copy = tmp_path / "copies" / str(done)
+        shutil.copytree(partial, copy)
+        seen.append(read_encoded(copy) is None)
+
+    first = encode(rows(), Recipe(), template, cache_dir=tmp_path, progress=look)
+    assert seen == [True, True, True] and first.path is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [first.path.name, f"{first.path.name}.lock", "copies"]
     )
-    dropped = (Dropped(2, "bad", "why", examples[2].source),)
-    file = tmp_path / "rows.npz"
-    write_encoded(file, samples, dropped)
-    whole = file.read_bytes()
-    assert read_encoded(file, examples) == (samples, dropped)
-    for position in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[position] ^= 0xFF
-        file.write_bytes(damaged)
-        assert read_encoded(file, examples) in (None, (samples, dropped)), position
+    shutil.move(first.path, first.path.with_name(f".{first.path.name}.partial"))
+    (tmp_path / f".{first.path.name}.partial" / "facts.json").unlink()
+    assert not encode(rows(), Recipe(), template, cache_dir=tmp_path).cached
+    assert encode(rows(), Recipe(), template, cache_dir=tmp_path).cached
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_processes_that_want_the_same_rows_encode_them_once(
+    template: Template, tmp_path: Path
+) -> None:
+    class Counting(Recipe):
+        batches = 0
+
+        def encode(self, examples: Sequence[Example], template: Template) -> Any:
+            Counting.batches += 1
+            return super().encode(examples, template)
+
+    said: list[str] = []
+    done: list[bool] = []
+
+    def second() -> None:
+        other = encode(rows(), Counting(), template, cache_dir=tmp_path, say=said.append)
+        done.append(other.cached)
+
+    thread = threading.Thread(target=second)
+
+    def start(count: int, total: int | None) -> None:
+        if count == 4:
+            thread.start()
+
+    assert not encode(rows(), Counting(), template, cache_dir=tmp_path, progress=start).cached
+    thread.join()
+    assert done == [True] and Counting.batches == 3
+
+
+def test_rows_without_a_length_and_memory_that_stays_flat(template: Template) -> None:
+    class Endless:
+        """Rows that are made when they are asked for; at most a few chunks of them live at once."""
+
+        living: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
+        most = 0
+
+        def __iter__(self) -> Iterator[Example]:
+            for number in range(60):
+                marker = _Marker(number)
+                self.living.add(marker)
+                Endless.most = max(self.most, len(self.living))
+                yield Example(
+                    messages=(Message("user", "q"), Message("assistant", f"a{number}")),
+                    aside={"marker": marker},
+                )
+
+    seen: list[int | None] = []
+    encoded = encode(Endless(), Recipe(), template, progress=lambda done, of: seen.append(of))
+    assert len(encoded.samples) == 60 and set(seen) == {None}
+    assert Endless.most <= 12
+
+
+class _Marker:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def test_samples_as_plain_dicts(template: Template) -> None:
+    encoded = encode(rows(3), Recipe(), template)
+    first, *_ = encoded.dicts()
+    sample = encoded.samples[0]
+    assert first["input_ids"] == sample.sequences[0].input_ids and first["row"] == 0
+    assert first["size"] == sample.values["size"]
+    learned = [label for label in first["labels"] if label != -100]
+    assert len(learned) == sample.sequences[0].trained > 0
+    assert encoded.samples[-1] == encoded.samples[2] and len(encoded.samples[1:]) == 2
+    with pytest.raises(IndexError):
+        encoded.samples[3]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(template: Template) -> None:

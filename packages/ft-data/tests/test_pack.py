@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
 from ft_core import UsageError
-from ft_data import efficiency, pack
+from ft_data import batch_by_tokens, efficiency, pack
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -57,3 +58,35 @@ def test_equal_lengths_are_packed_in_order() -> None:
 def test_a_sample_longer_than_a_pack_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--max_length 10: sample 1 has 11 tokens"):
         pack([3, 11], 10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_windows_are_packed_by_themselves(seed: int) -> None:
+    draw = random.Random(seed)
+    lengths = [draw.randint(1, 50) for _ in range(101)]
+    packs = pack(lengths, 64, window=20)
+    assert sorted(index for members in packs for index in members) == list(range(101))
+    assert all(len({index // 20 for index in members}) == 1 for members in packs)
+    assert packs[-1] == [100]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_batches_hold_at_most_so_many_tokens_also_padded(seed: int) -> None:
+    draw = random.Random(seed)
+    lengths = [draw.randint(1, 300) for _ in range(draw.randint(0, 500))]
+    batches = batch_by_tokens(lengths, 1000, seed=seed)
+    assert sorted(index for members in batches for index in members) == list(range(len(lengths)))
+    for members in batches:
+        assert len(members) * max(lengths[index] for index in members) <= 1000
+    for earlier, later in pairwise(batches):
+        longest = max(lengths[index] for index in later)
+        assert longest <= min(lengths[index] for index in earlier)
+        room = len(earlier) + 1
+        assert room * max(lengths[index] for index in earlier) > 1000, "one more would fit"
+
+
+def test_equally_long_samples_meet_by_the_seed() -> None:
+    assert batch_by_tokens([5] * 40, 10, seed=1) == batch_by_tokens([5] * 40, 10, seed=1)
+    assert batch_by_tokens([5] * 40, 10, seed=1) != batch_by_tokens([5] * 40, 10, seed=2)
+    with pytest.raises(UsageError, match="--max_tokens_per_batch 10: sample 1 has 11 tokens"):
+        batch_by_tokens([3, 11], 10)

@@ -50,9 +50,9 @@ class EncodedData:
 
     def largest(self, batch_size: int) -> tuple[int, int]:
         """Return tokens and trained tokens of the largest micro-batch there can be."""
-        if not isinstance(self.train, ft_data.LazyRows):
-            samples = [item for item in self.train if isinstance(item, Sample)]
-            sizes = [(sample.length, _trained(sample)) for sample in samples]
+        if isinstance(self.train, ft_data.StoredSamples):
+            pairs = zip(self.train.lengths.tolist(), self.train.trained.tolist(), strict=True)
+            sizes = list(pairs)
             if self.groups is not None:
                 sizes = [
                     (sum(sizes[i][0] for i in group), sum(sizes[i][1] for i in group))
@@ -93,7 +93,7 @@ def encode_data(
         )
         return EncodedData(train, evaluation, None, Counter(), max(max_length, 2048))
     dropped: Counter[str] = Counter()
-    parts: list[list[Sample]] = []
+    parts: list[ft_data.StoredSamples] = []
     for rows in (loaded.train, loaded.val):
         encoded = ft_data.encode(
             rows.examples,
@@ -101,11 +101,12 @@ def encode_data(
             template,
             num_proc=encoding.preprocess_num_proc,
             cache_dir=cache_directory() / "encoded",
+            say=say,
         )
         for line in encoded.report_lines():
             say(line)
         dropped.update(item.reason for item in encoded.dropped)
-        parts.append(list(encoded.samples))
+        parts.append(encoded.samples)
     groups = _pack(parts[0], max_length, say) if encoding.packing else None
     return EncodedData(parts[0], parts[1], groups, dropped, max_length)
 
@@ -120,8 +121,8 @@ def show_sample(template: Template, data: EncodedData) -> None:
     Console(soft_wrap=True).print(ft_data.to_terminal(rows))
 
 
-def _pack(samples: Sequence[Sample], max_length: int, say: Say) -> list[list[int]]:
-    lengths = [sample.length for sample in samples]
+def _pack(samples: ft_data.StoredSamples, max_length: int, say: Say) -> list[list[int]]:
+    lengths = samples.lengths.tolist()
     if max_length == -1:
         raise UsageError("--packing needs a --max_length other than -1: the length of a pack")
     groups = ft_data.pack(lengths, max_length)
@@ -131,7 +132,3 @@ def _pack(samples: Sequence[Sample], max_length: int, say: Say) -> list[list[int
         f"({filled:.1%} full)"
     )
     return groups
-
-
-def _trained(sample: Sample) -> int:
-    return sum(sequence.trained for sequence in sample.sequences)

@@ -7,12 +7,14 @@ function needs them.
 from ft_data.arguments import DataArguments, EncodingArguments, MixArguments
 from ft_data.conversion import BadRowError, Conversations
 from ft_data.dataset_info import register_dataset_info
-from ft_data.encoding import EncodedRows, LazyRows, encode
+from ft_data.encoded_arrays import StoredSamples
+from ft_data.encoding import EncodedRows, encode
 from ft_data.formats import Detection, detect
 from ft_data.given import load_given
 from ft_data.identity import Identity
+from ft_data.lazy_rows import LazyRows
 from ft_data.load import Rows, TrainVal, load, load_split
-from ft_data.packing import efficiency, pack
+from ft_data.packing import batch_by_tokens, efficiency, pack
 from ft_data.preview import Preview, preview_row, to_html, to_terminal
 from ft_data.registry import DATASETS, DatasetInfo, register_dataset
 from ft_data.report import LoadReport, RowFault, SourceReport
@@ -39,8 +41,10 @@ __all__ = [
     "Rows",
     "Source",
     "SourceReport",
+    "StoredSamples",
     "StreamedRow",
     "TrainVal",
+    "batch_by_tokens",
     "detect",
     "efficiency",
     "encode",

@@ -1,39 +1,36 @@
 """Rows encoded by a recipe: in batches, in several processes, once for the same rows.
 
-Rows in are samples or drops out: ``encode`` checks that no row vanishes.
+Rows in are samples or drops out; none vanishes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any
 
-from ft_core.errors import DataError, UsageError
+from filelock import FileLock, Timeout
+
+from ft_core.errors import DataError
 from ft_core.examples import Example
-from ft_core.recipe import Recipe
-from ft_core.samples import Dropped, Sample
+from ft_core.recipe import Encoder
+from ft_core.samples import Dropped
 from ft_core.templates.template import Template
-from ft_data.encoded_files import read_encoded, write_encoded
+from ft_data.encoded_arrays import ArrayCollector, Chunk, StoredSamples
+from ft_data.encoded_files import EncodedFile, EncodedWriter, read_encoded
+from ft_data.encoding_processes import encode_chunks
 from ft_data.report import FIRST
 
-Progress = Callable[[int, int], None]
-"""Is told how many rows of how many are encoded."""
+Progress = Callable[[int, int | None], None]
+"""Is told how many rows of how many are encoded; of how many is not known of rows without a length."""
 
-CHUNK = 512
-"""Rows that are rendered and tokenized in one batch."""
-
-WORTH_CACHING = 2000
-"""Rows from which on reading a cached encoding is faster than encoding anew."""
+WORTH_CACHING = 256
+"""Rows from which on an encoding is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +38,48 @@ class EncodedRows:
     """Samples, and the rows that gave none.
 
     Attributes:
-        samples: in the order of the rows; ``Sample.row`` says which row each was made from.
+        samples: in the order of the rows; ``Sample.row`` says which row each was made from. They are made
+            from arrays when they are asked for, and so can be many.
         dropped: rows that gave no sample.
         rows: how many rows there were.
         cached: whether they were read from the cache.
+        path: the directory they lie in; ``None`` if in memory only.
     """
 
-    samples: tuple[Sample, ...]
+    samples: StoredSamples
     dropped: tuple[Dropped, ...]
     rows: int
     cached: bool = False
+    path: Path | None = None
 
     @property
     def drops(self) -> Counter[str]:
         """Number of dropped rows by reason."""
         return Counter(item.reason for item in self.dropped)
 
+    def dicts(self) -> Iterator[dict[str, Any]]:
+        """Give each sequence as a plain dict, for ``datasets.Dataset.from_generator`` and the like.
+
+        ``labels`` are the ids that are learned and -100 elsewhere; ``loss_weights`` say how much each
+        counts; ``row`` and ``sample`` say which sequences belong together.
+        """
+        for number, sample in enumerate(self.samples):
+            for tokens in sample.sequences:
+                pairs = zip(tokens.input_ids, tokens.loss_weights, strict=True)
+                yield {
+                    "input_ids": tokens.input_ids,
+                    "labels": [token if weight else -100 for token, weight in pairs],
+                    "loss_weights": tokens.loss_weights,
+                    "row": sample.row,
+                    "sample": number,
+                    **sample.values,
+                }
+
     def report_lines(self) -> list[str]:
         """Return a few lines for people: counts, and the first places of each reason."""
-        tokens = sum(sample.length for sample in self.samples)
-        trained = sum(seq.trained for sample in self.samples for seq in sample.sequences)
         if not self.rows:
             return []
+        tokens, trained = int(self.samples.lengths.sum()), int(self.samples.trained.sum())
         lines = [
             f"{self.rows:,} rows gave {len(self.samples):,} samples: {tokens:,} tokens, {trained:,} of them trained"
             + (" (read from the cache)" if self.cached else "")
@@ -77,163 +94,138 @@ class EncodedRows:
 
 
 def encode(
-    examples: Sequence[Example],
-    recipe: Recipe,
+    examples: Iterable[Example],
+    encoder: Encoder,
     template: Template,
     *,
     num_proc: int = 1,
     cache_dir: Path | None = None,
+    keep: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> EncodedRows:
     """Encode rows.
 
+    Processes that ask for the same rows at the same time share the work: the first encodes, the others
+    wait for its file.
+
     Args:
-        examples: the rows.
-        recipe: says what a sample is; its fingerprint is part of the cache's key.
+        examples: the rows; with a cache they are gone through twice, so an iterator won't do.
+        encoder: says what a sample is, such as a recipe; its fingerprint is part of the cache's key.
         template: the chat format; likewise.
         num_proc: processes that work on it.
         cache_dir: where encodings of many rows are kept and looked up; ``None`` keeps none.
+        keep: keep those of few rows too.
         progress: is called after each batch.
+        say: is told when another process is waited for.
 
     Raises:
         DataError: no row gives a sample; the message says why.
     """
-    if not examples:
-        return EncodedRows((), (), 0)
-    file = None
-    if cache_dir is not None and len(examples) >= WORTH_CACHING:
-        file = cache_dir / f"{cache_key(examples, recipe, template)}.npz"
-        found = read_encoded(file, examples)
-        if found is not None:
-            return EncodedRows(*found, rows=len(examples), cached=True)
-    samples: list[Sample] = []
-    dropped: list[Dropped] = []
-    for items in _in_chunks(examples, recipe, template, num_proc, progress):
-        for item in items:
-            if isinstance(item, Sample):
-                samples.append(item)
-            else:
-                dropped.append(item)
-    _check_nothing_lost(len(examples), samples, dropped)
-    if not samples:
-        raise DataError(_why_nothing(dropped), rule="nothing_to_learn")
-    if file is not None:
-        write_encoded(file, samples, dropped)
-    return EncodedRows(tuple(samples), tuple(dropped), len(examples))
+    job = _Job(examples, encoder, template, num_proc, progress)
+    if cache_dir is None:
+        return job.in_memory()
+    key, rows = _key(examples, encoder, template)
+    directory = cache_dir / key
+    found = read_encoded(directory)
+    cached = found is not None
+    if found is None and (keep or rows >= WORTH_CACHING):
+        try:
+            with _locked(directory, say):
+                found = read_encoded(directory)
+                cached = found is not None
+                if found is None:
+                    found = job.on_disk(directory, rows)
+        except OSError:
+            # A cache that can't be written costs time and memory, and nothing else.
+            found = None
+    if found is None:
+        return job.in_memory(rows)
+    return EncodedRows(found.samples, found.dropped, found.rows, cached, directory)
 
 
-def cache_key(examples: Iterable[Example], recipe: Recipe, template: Template) -> str:
-    """Return a name that changes with the rows' content, the recipe and the template."""
-    digest = hashlib.sha256(f"1\n{recipe.fingerprint}\n{template.fingerprint}\n".encode())
+def cache_key(examples: Iterable[Example], encoder: Encoder, template: Template) -> str:
+    """Return a name that changes with the rows' content, the encoder and the template."""
+    return _key(examples, encoder, template)[0]
+
+
+def _key(examples: Iterable[Example], encoder: Encoder, template: Template) -> tuple[str, int]:
+    digest = hashlib.sha256(f"2\n{encoder.fingerprint}\n{template.fingerprint}\n".encode())
+    dump = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode
+    rows = 0
     for example in examples:
-        text = json.dumps(example.to_json(), ensure_ascii=False, sort_keys=True, default=str)
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()[:40]
+        digest.update(dump(example.to_json()).encode("utf-8", "surrogatepass") + b"\n")
+        rows += 1
+    return digest.hexdigest()[:40], rows
+
+
+@contextmanager
+def _locked(directory: Path, say: Callable[[str], None] | None) -> Iterator[None]:
+    """Be the only process that works on a directory; a killed one leaves no lock behind."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{directory}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if say is not None:
+            say("waiting for another process that encodes the same rows")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True, slots=True)
-class LazyRows(Sequence[Sequence[Sample | Dropped]]):
-    """Rows that are encoded each time they are asked for.
+class _Job:
+    """Rows to encode, and how."""
 
-    A row that gives no sample comes back as its drop and is counted by whoever trains; it is never
-    replaced by another.
-    """
-
-    examples: Sequence[Example]
-    recipe: Recipe
+    examples: Iterable[Example]
+    encoder: Encoder
     template: Template
+    num_proc: int
+    progress: Progress | None
 
-    def __len__(self) -> int:
-        return len(self.examples)
+    def in_memory(self, rows: int | None = None) -> EncodedRows:
+        collected, done = ArrayCollector(), 0
+        for chunk, count in self._chunks(rows):
+            collected.add(chunk, done)
+            done += count
+        samples = collected.samples()
+        _check_not_empty(len(samples), collected.dropped)
+        return EncodedRows(samples, tuple(collected.dropped), done)
 
-    @overload
-    def __getitem__(self, index: int) -> Sequence[Sample | Dropped]: ...
+    def on_disk(self, directory: Path, rows: int) -> EncodedFile | None:
+        reasons: list[Dropped] = []
+        samples = 0
+        with EncodedWriter(directory) as writer:
+            for chunk, count in self._chunks(rows):
+                writer.add(chunk, count)
+                samples += len(chunk.arrays["rows"])
+                reasons += chunk.dropped
+            _check_not_empty(samples, reasons)
+            writer.finish()
+        return read_encoded(directory)
 
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sequence[Sample | Dropped]]: ...
-
-    def __getitem__(
-        self, index: int | slice
-    ) -> Sequence[Sample | Dropped] | Sequence[Sequence[Sample | Dropped]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = range(len(self))[index]
-        encoded = self.recipe.encode([self.examples[row]], self.template)
-        return [replace(item, row=row) for item in encoded]
-
-
-Encoded = list[Sample | Dropped]
+    def _chunks(self, rows: int | None) -> Iterator[tuple[Chunk, int]]:
+        total = len(self.examples) if isinstance(self.examples, Sized) else rows
+        done = 0
+        for chunk, count in encode_chunks(
+            self.examples, self.encoder, self.template, self.num_proc
+        ):
+            yield chunk, count
+            done += count
+            if self.progress is not None:
+                self.progress(done, total)
 
 
-def _in_chunks(
-    examples: Sequence[Example],
-    recipe: Recipe,
-    template: Template,
-    num_proc: int,
-    progress: Progress | None,
-) -> Iterator[Encoded]:
-    starts = range(0, len(examples), CHUNK)
-    chunks = (examples[start : start + CHUNK] for start in starts)
-    workers = min(num_proc, len(starts))
-    if workers <= 1:
-        encoded: Iterator[Encoded] = (recipe.encode(chunk, template) for chunk in chunks)
-        yield from _numbered(encoded, len(examples), progress)
+def _check_not_empty(samples: int, dropped: list[Dropped]) -> None:
+    """Refuse rows of which none can be trained on; no rows at all are fine."""
+    if samples or not dropped:
         return
-    try:
-        pickled = pickle.dumps((recipe, template))
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"--preprocess_num_proc {num_proc}: the recipe or template can't be sent to another process "
-            f"({error}); use --preprocess_num_proc 1"
-        ) from error
-    # Spawned, not forked: the tokenizer has threads of its own, which a fork would leave behind locked.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, context, _begin, (pickled,)) as pool:
-            yield from _numbered(pool.map(_encode_chunk, chunks), len(examples), progress)
-    except BrokenProcessPool as error:
-        raise UsageError(
-            f"--preprocess_num_proc {num_proc}: a process that tokenizes ended early; it ran out of memory, "
-            "or can't import the recipe's module; use --preprocess_num_proc 1"
-        ) from error
-
-
-def _numbered(
-    encoded: Iterable[Encoded], total: int, progress: Progress | None
-) -> Iterator[Encoded]:
-    """Turn rows of a chunk into rows of the whole."""
-    for number, items in enumerate(encoded):
-        start = number * CHUNK
-        yield [replace(item, row=item.row + start) for item in items]
-        if progress is not None:
-            progress(min(start + CHUNK, total), total)
-
-
-_work: dict[str, tuple[Recipe, Template]] = {}
-"""What this worker process encodes with."""
-
-
-def _begin(pickled: bytes) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _work["both"] = pickle.loads(pickled)
-
-
-def _encode_chunk(examples: Sequence[Example]) -> Encoded:
-    recipe, template = _work["both"]
-    return recipe.encode(examples, template)
-
-
-def _check_nothing_lost(rows: int, samples: Sequence[Sample], dropped: Sequence[Dropped]) -> None:
-    missing = set(range(rows)) - {item.row for item in samples} - {item.row for item in dropped}
-    if missing:
-        raise AssertionError(
-            f"the recipe lost {len(missing)} rows, the first is row {min(missing)}"
-        )
-
-
-def _why_nothing(dropped: Sequence[Dropped]) -> str:
-    counts = Counter(item.reason for item in dropped)
+    counts: Mapping[str, int] = Counter(item.reason for item in dropped)
     parts = ", ".join(f"{count:,} × {reason}" for reason, count in counts.items())
-    return (
-        f"none of {len(dropped):,} rows can be trained on ({parts}); the first: {dropped[0].detail}"
+    raise DataError(
+        f"none of {len(dropped):,} rows can be trained on ({parts}); the first: {dropped[0].detail}",
+        rule="nothing_to_learn",
     )
