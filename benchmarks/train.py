@@ -106,7 +106,7 @@ def prepare_job(arguments: argparse.Namespace) -> Job:
     from ft_core.prepare import prepare
     from ft_core.samples import Sample
     from ft_train import SftRecipe
-    from ft_train.data import BatchOrder
+    from ft_train.order import BatchOrder
 
     prepared = prepare(ModelArguments(model_type=arguments.model_type), TemplateArguments())
     wanted = arguments.steps * arguments.batch_size
@@ -175,7 +175,7 @@ def prepare_ft(job: Job, directory: str) -> Any:
     from ft_core.samples import Sample, Tokens
     from ft_core.tuners import TUNERS, LoraSettings
     from ft_train import SftRecipe, TrainData, TrainingPlan, train
-    from ft_train.data import BatchOrder
+    from ft_train.order import BatchOrder
 
     tuner = TUNERS.get("lora")
     model = load_model(Path(job.model), dtype=torch.float32, for_training=True)

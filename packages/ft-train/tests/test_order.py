@@ -2,12 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from ft_core.errors import DataError
+from ft_core.errors import DataError, UsageError
 from ft_core.samples import Dropped, Sample, Tokens
 from ft_train import SftRecipe
-from ft_train.data import BatchOrder, Collator
+from ft_train.data import Collator
+from ft_train.order import BatchOrder
 
 
 def ranks(world_size, **options):
@@ -68,3 +70,47 @@ def test_a_batch_without_a_sample_becomes_a_filler():
 def test_rows_of_which_none_can_be_trained_are_an_error():
     with pytest.raises(DataError, match="no row gives anything"):
         Collator(SftRecipe(), [Dropped(0, "too_long", "")])([])
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("items", [1, 13, 1000])
+def test_rows_of_equal_length_meet_and_each_is_seen_once(items, world_size):
+    lengths = np.random.default_rng(0).integers(1, 1000, items)
+    options = {"items": items, "batch_size": 2, "seed": 1, "lengths": lengths}
+    shares = [list(o) for o in ranks(world_size, **options, arrangement="by_length")]
+    rows = [row for share in shares for batch in share for row in batch]
+    assert sorted(rows) == list(range(items))
+
+    def waste(orders):
+        """Tokens of padding if a global batch were padded to its longest row."""
+        batches = [[row for part in parts for row in part] for parts in zip(*orders, strict=True)]
+        return sum(max(lengths[batch]) * len(batch) - sum(lengths[batch]) for batch in batches)
+
+    chance = [list(o) for o in ranks(world_size, **options)]
+    assert waste(shares) <= waste(chance)
+    if items == 1000:
+        assert waste(shares) < 0.1 * waste(chance)
+        again = BatchOrder(**options, arrangement="by_length")
+        again.set_epoch(1)
+        assert again.order() != BatchOrder(**options, arrangement="by_length").order()
+
+
+def test_the_longest_come_first():
+    order = BatchOrder(4, batch_size=2, seed=1, lengths=[3, 9, 1, 9], arrangement="longest_first")
+    assert list(order) == [[1, 3], [0, 2]]
+    order.set_epoch(1)
+    assert list(order) == [[1, 3], [0, 2]]
+    packs = BatchOrder(
+        2, groups=[[0], [1, 2]], seed=1, lengths=[3, 10], arrangement="longest_first"
+    )
+    assert list(packs) == [[1, 2], [0]]
+
+
+def test_an_order_by_length_needs_lengths():
+    with pytest.raises(UsageError, match="by_length needs the length"):
+        BatchOrder(4, arrangement="by_length")
+
+
+def test_some_of_the_items():
+    assert list(BatchOrder(range(3, 8), batch_size=2)) == [[3, 4], [5, 6], [7]]
+    assert len(BatchOrder(range(3, 8), batch_size=2)) == 3

@@ -227,7 +227,7 @@ def test_the_log_and_what_a_run_leaves(model_directory, tmp_path, capsys):
 
 def _trained_in_second_epoch(result):
     """6 steps of 4 rows on 16 rows are one epoch and a half."""
-    from ft_train.data import BatchOrder
+    from ft_train.order import BatchOrder
 
     order = BatchOrder(16, batch_size=2, seed=42)
     order.set_epoch(1)

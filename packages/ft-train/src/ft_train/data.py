@@ -1,16 +1,17 @@
-"""The rows of a run, their order, and the micro-batches made of them."""
+"""The rows of a run, and the micro-batches made of them."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from ft_core.errors import DataError
 from ft_core.recipe import Batch, Recipe
+from ft_core.sample_stream import Cursor, SampleStream, StreamItem
 from ft_core.samples import Dropped, Sample
+from ft_train.order import Arrangement
+from ft_train.order import BatchOrder as BatchOrder
 
 Row = Sample | Dropped | Sequence[Sample | Dropped]
 """What a row gives: a sample, or for rows encoded on demand also several samples, or drops."""
@@ -21,76 +22,64 @@ class TrainData:
     """What a run trains and evaluates on.
 
     Attributes:
-        train: rows; anything with a length and an index, so also rows that are encoded when asked for.
+        train: rows; anything with a length and an index, so also rows that are encoded when asked for;
+            or a stream of samples.
         evaluation: rows to evaluate on; empty for none.
         groups: with packing, the indices of the rows that make each pack; ``None`` without. A pack
             counts as one item of a batch.
+        evaluation_groups: likewise of the rows to evaluate on.
+        evaluation_sets: items to evaluate on that are reported by a name of their own, besides all of them.
+        arrangement: how the items to train on are put in order.
+        lengths: tokens of each item, for arrangements that need them.
     """
 
-    train: Sequence[Row]
+    train: Sequence[Row] | SampleStream
     evaluation: Sequence[Row] = ()
     groups: Sequence[Sequence[int]] | None = None
+    evaluation_groups: Sequence[Sequence[int]] | None = None
+    evaluation_sets: Mapping[str, range] = field(default_factory=dict)
+    arrangement: Arrangement = "random"
+    lengths: Sequence[int] | None = None
+
+    @property
+    def stream(self) -> SampleStream | None:
+        """The stream that is trained on, if it is one."""
+        return None if isinstance(self.train, Sequence) else self.train
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows that are trained on; none of a stream."""
+        return self.train if isinstance(self.train, Sequence) else ()
 
     @property
     def items(self) -> int:
-        """What one epoch goes through: rows, or packs."""
-        return len(self.train) if self.groups is None else len(self.groups)
+        """What one epoch goes through: rows, or packs; 0 where a stream doesn't know."""
+        return len(self.rows) if self.groups is None else len(self.groups)
+
+    @property
+    def evaluation_items(self) -> int:
+        """What an evaluation goes through: rows, or packs."""
+        groups = self.evaluation_groups
+        return len(self.evaluation) if groups is None else len(groups)
+
+    def evaluation_parts(self) -> Mapping[str, range]:
+        """Return the items to evaluate on by name: those of each set, or all of them under no name."""
+        return self.evaluation_sets or {"": range(self.evaluation_items)}
 
 
-class BatchOrder:
-    """The rows of each micro-batch, computed from seed and epoch.
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a shard of a stream goes on.
 
-    A rank's share of every global batch of ``batch_size × world_size`` items is taken from one order
-    that all ranks compute alike. The last global batch of an epoch may be smaller: nothing is repeated
-    to fill it, and a rank may get nothing of it (an empty list).
-
-    Args:
-        items: how many items there are.
-        groups: rows of each item; ``None`` where items are rows.
-        batch_size: items of a micro-batch on one rank.
-        seed: of the order; ``None`` keeps the given order.
-        rank, world_size: whose share this is.
+    Attributes:
+        worker: which of the rank's shards it is.
+        cursor: of the shard.
+        epochs: the pass over the rows that each sample before it belongs to.
     """
 
-    def __init__(
-        self,
-        items: int,
-        *,
-        groups: Sequence[Sequence[int]] | None = None,
-        batch_size: int = 1,
-        seed: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self._items, self._groups, self._batch_size = items, groups, batch_size
-        self._seed, self._rank, self._world_size = seed, rank, world_size
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch (0 is the first)."""
-        self._epoch = epoch
-
-    def order(self) -> list[int]:
-        """Return the items of the epoch in their order, the same on every rank."""
-        if self._seed is None:
-            return list(range(self._items))
-        import numpy as np
-
-        generator = np.random.Generator(np.random.PCG64([self._seed, self._epoch]))
-        return cast(list[int], generator.permutation(self._items).tolist())
-
-    def __len__(self) -> int:
-        return math.ceil(self._items / (self._batch_size * self._world_size))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = self.order()
-        size = self._batch_size * self._world_size
-        for start in range(0, len(order), size):
-            share = order[start : start + size][self._rank :: self._world_size]
-            if self._groups is None:
-                yield share
-            else:
-                yield [row for item in share for row in self._groups[item]]
+    worker: int
+    cursor: Cursor
+    epochs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +92,7 @@ class MicroBatch:
         tokens: tokens in it.
         dropped: rows that were encoded on demand and gave no sample, by reason.
         filler: it only keeps this rank in step with the others and counts for nothing.
+        position: where the stream that it came from goes on; ``None`` without a stream.
     """
 
     batch: Batch
@@ -110,6 +100,7 @@ class MicroBatch:
     tokens: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     filler: bool = False
+    position: Position | None = None
 
     @property
     def trained(self) -> int:
@@ -125,7 +116,7 @@ class Collator:
         rows: where a filler is taken from when a micro-batch has no sample.
     """
 
-    def __init__(self, recipe: Recipe, rows: Sequence[Row]) -> None:
+    def __init__(self, recipe: Recipe, rows: Sequence[Row] = ()) -> None:
         self._recipe, self._rows = recipe, rows
 
     def __call__(self, rows: Sequence[Row]) -> MicroBatch:
@@ -141,8 +132,30 @@ class Collator:
         if not samples:
             spare = self._spare()
             return MicroBatch(self._recipe.collate([spare]), (), 0, dropped, filler=True)
-        tokens = sum(sample.length for sample in samples)
-        return MicroBatch(self._recipe.collate(samples), tuple(samples), tokens, dropped)
+        return self._batch(samples, dropped)
+
+    def of_stream(self, worker: int, items: Sequence[StreamItem]) -> MicroBatch:
+        """Return the micro-batch of items that followed each other in a stream."""
+        samples = [sample for item in items for sample in item.samples]
+        dropped: Counter[str] = Counter()
+        for item in items:
+            dropped.update(item.dropped)
+        epochs = tuple(item.epoch for item in items for _ in item.samples)
+        return self._batch(samples, dropped, Position(worker, items[-1].cursor, epochs))
+
+    def _batch(
+        self,
+        samples: Sequence[Sample],
+        dropped: Mapping[str, int],
+        position: Position | None = None,
+    ) -> MicroBatch:
+        return MicroBatch(
+            self._recipe.collate(samples),
+            tuple(samples),
+            sum(sample.length for sample in samples),
+            dropped,
+            position=position,
+        )
 
     def _spare(self) -> Sample:
         for index in range(len(self._rows)):

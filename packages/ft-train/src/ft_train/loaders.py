@@ -1,0 +1,122 @@
+"""What gives a run its micro-batches: rows in the order of an epoch, or the shards of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ft_core.sample_stream import Cursor, SampleStream
+from ft_train.data import Collator, MicroBatch
+from ft_train.order import BatchOrder
+from ft_train.signals import ignore_interrupts
+
+
+class EpochLoader(DataLoader[Any]):
+    """A loader whose order follows the epoch and which draws nothing from the global random state."""
+
+    def __init__(self, rows: Any, order: BatchOrder, collator: Collator, **options: Any) -> None:
+        super().__init__(
+            rows,
+            batch_sampler=order,
+            collate_fn=collator,
+            generator=torch.Generator(),
+            worker_init_fn=ignore_interrupts,
+            **options,
+        )
+        self._order = order
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration takes."""
+        self._order.set_epoch(epoch)
+
+
+class StreamLoader(DataLoader[Any]):
+    """A loader of micro-batches from a stream, without end.
+
+    Each worker of each rank reads a shard of its own; workers take turns, so the order of a rank's
+    micro-batches doesn't depend on which of them is faster. Which micro-batches were taken is known from
+    what ``taken`` is told, not from what workers have prepared.
+
+    Args:
+        stream: the samples.
+        collator: makes micro-batches.
+        batch_size: items of a micro-batch.
+        workers: processes that prepare batches; 0 prepares them here.
+        rank, world_size: whose shards these are.
+        state: what ``state`` of the loader returned that this one continues.
+    """
+
+    def __init__(
+        self,
+        stream: SampleStream,
+        collator: Collator,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        shards = max(workers, 1)
+        cursors: list[Cursor | None] = [None] * shards
+        self._next, self._cursors = 0, cursors
+        if state is not None:
+            self._next, self._cursors = state["next"], list(state["cursors"])
+        first = rank * shards
+        super().__init__(
+            _Shards(
+                stream,
+                collator,
+                batch_size,
+                first=first,
+                shards=shards * world_size,
+                turn=self._next,
+                cursors=list(self._cursors),
+            ),
+            batch_size=None,
+            num_workers=workers,
+            generator=torch.Generator(),
+            worker_init_fn=ignore_interrupts,
+            pin_memory=False,
+        )
+
+    def taken(self, batch: MicroBatch) -> None:
+        """Note that a micro-batch was trained on: the stream goes on after it."""
+        if batch.position is not None:
+            self._cursors[batch.position.worker] = batch.position.cursor
+            self._next = (batch.position.worker + 1) % len(self._cursors)
+
+    def state(self) -> dict[str, Any]:
+        """Return where the stream goes on, as plain JSON."""
+        return {"next": self._next, "cursors": list(self._cursors)}
+
+
+class _Shards(IterableDataset[MicroBatch]):
+    """This rank's shards; in a worker process, the one that is its."""
+
+    def __init__(
+        self,
+        stream: SampleStream,
+        collator: Collator,
+        batch_size: int,
+        *,
+        first: int,
+        shards: int,
+        turn: int,
+        cursors: list[Cursor | None],
+    ) -> None:
+        self._stream, self._collator, self._batch_size = stream, collator, batch_size
+        self._first, self._shards = first, shards
+        self._turn, self._cursors = turn, cursors
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        info = get_worker_info()
+        # The loader asks worker 0 first, so that is the one whose turn it is.
+        worker = (self._turn + (info.id if info is not None else 0)) % len(self._cursors)
+        items = self._stream.items(self._first + worker, self._shards, self._cursors[worker])
+        while batch := list(islice(items, self._batch_size)):
+            yield self._collator.of_stream(worker, batch)
