@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -19,6 +20,7 @@ class EpochLoader(DataLoader[Any]):
     """A loader whose order follows the epoch and which draws nothing from the global random state."""
 
     def __init__(self, rows: Any, order: BatchOrder, collator: Collator, **options: Any) -> None:
+        _leave_threads_out(options.get("num_workers", 0))
         super().__init__(
             rows,
             batch_sampler=order,
@@ -61,6 +63,7 @@ class StreamLoader(DataLoader[Any]):
         world_size: int = 1,
         state: Mapping[str, Any] | None = None,
     ) -> None:
+        _leave_threads_out(workers)
         shards = max(workers, 1)
         cursors: list[Cursor | None] = [None] * shards
         self._next, self._cursors = 0, cursors
@@ -120,3 +123,9 @@ class _Shards(IterableDataset[MicroBatch]):
         items = self._stream.items(self._first + worker, self._shards, self._cursors[worker])
         while batch := list(islice(items, self._batch_size)):
             yield self._collator.of_stream(worker, batch)
+
+
+def _leave_threads_out(workers: int) -> None:
+    """Have tokenizers work without threads where workers are forked, which would leave them behind locked."""
+    if workers:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
