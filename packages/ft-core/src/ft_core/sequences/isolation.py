@@ -75,7 +75,7 @@ class _Subject:
 
 @functools.lru_cache(maxsize=64)
 def _probe(subject: _Subject, native: str) -> Layout:
-    tiny = _tiny_copy(subject.model_class, subject.config, native)
+    tiny = tiny_copy(subject.model_class, subject.config, native)
     if tiny is None:
         return Layout.PADDED
     generator = torch.Generator().manual_seed(0)
@@ -105,11 +105,21 @@ def _agrees(model: PreTrainedModel, documents: list[torch.Tensor], apart: torch.
     return bool((joined - apart).abs().max() <= _TOLERANCE * apart.abs().max())
 
 
-def _tiny_copy(
-    model_class: type[PreTrainedModel], config: Any, implementation: str
+def tiny_copy(
+    model_class: type[PreTrainedModel], config: Any, implementation: str, *, groups: int = 1
 ) -> PreTrainedModel | None:
-    """Build a small random model of the same architecture, the narrowest that can be built."""
-    for shrink in (_narrow, _shorten):
+    """Build a small random model of the same architecture, the narrowest that can be built.
+
+    Args:
+        model_class: what is built.
+        config: its configuration, which is left as it is.
+        implementation: of attention.
+        groups: groups of heads that the copy keeps, each with keys of its own.
+
+    Returns:
+        The model in float32, in evaluation mode; ``None`` if none can be built.
+    """
+    for shrink in (functools.partial(_narrow, kept=groups), _shorten):
         small = copy.deepcopy(config)
         try:
             shrink(small.get_text_config())
@@ -156,17 +166,17 @@ def _shorten(config: Any) -> None:
     config.vocab_size = _VOCABULARY
 
 
-def _narrow(config: Any) -> None:
-    """Shorten, and keep one group of heads of the original size."""
+def _narrow(config: Any, *, kept: int) -> None:
+    """Shorten, and keep some groups of heads of the original size."""
     _shorten(config)
     values = config.to_dict()
     heads = int(values["num_attention_heads"])
     groups = int(values.get("num_key_value_heads") or heads)
     head_size = int(values.get("head_dim") or values["hidden_size"] // heads)
-    few = heads // groups if groups < heads else 2
+    few = kept * (heads // groups if groups < heads else 2)
     config.num_attention_heads = few
     if values.get("num_key_value_heads"):
-        config.num_key_value_heads = 1 if groups < heads else 2
+        config.num_key_value_heads = kept * (1 if groups < heads else 2)
     config.hidden_size = few * head_size
     for name in ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"):
         if isinstance(values.get(name), int):

@@ -23,7 +23,8 @@ def token_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
     Args:
         model: a causal language model, possibly wrapped.
-        batch: what ``ft_core.sequences.join`` or ``pad`` made, on the model's device.
+        batch: what ``ft_core.sequences.join`` or ``pad`` made, on the model's device, or a slice of it that
+            ``split`` made.
 
     Raises:
         ModelError: the model can't give logits at chosen positions.
@@ -34,12 +35,13 @@ def token_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
             f"{type(inner).__name__} can't compute logits at chosen positions (its forward has no "
             "logits_to_keep); use a causal language model of transformers 5 or later"
         )
-    alone = len(batch["cu_seqlens"]) == 2
+    alone = len(batch["cu_seqlens"]) == 2 or "attention" in batch
     if not alone and "attention_mask" not in batch and layout_for(model) is Layout.PADDED:
         batch = to_padded(batch)
     inputs: dict[str, Any] = {
         "input_ids": batch["input_ids"],
         "position_ids": batch["position_ids"],
+        **batch.get("attention", {}),
     }
     targets = batch["targets"]
     if "attention_mask" not in batch:
