@@ -15,8 +15,8 @@ from ft_core.examples import Source as Origin
 from ft_core.registry import load_object
 from ft_data.files import RawRow
 from ft_data.formats import Row, kind_of
+from ft_data.formats.media import MEDIA, BadMediaError, media_paths
 from ft_data.formats.shape import parse_nested
-from ft_data.media import MEDIA, BadMediaError, media_paths
 
 Convert = Callable[[Row], Row | Iterable[Row] | None]
 """Makes rows in a shape that is read of one row of a source: one, several, or none where it is no part of the set.

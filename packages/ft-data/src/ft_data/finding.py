@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ft_core.errors import UsageError, suggest
-from ft_data.file_kinds.rows import SKIPPED, Wanted, everything
+from ft_data.file_kinds.rows import Wanted, everything, only
 from ft_data.files import RawRow, is_data_name, rows_of_files
 from ft_data.hub import default_hub, is_hub_id, read_hub
 from ft_data.identity import Identity, filled
@@ -38,11 +38,13 @@ class Found:
         rows: its rows, as they come; where one couldn't be brought into a shape that is read stands a ``DataError``.
         notes: what a person should know about where they come from.
         expects_bad_rows: whether rows that break a rule are left out whatever the check says.
+        named: whether its registration says what its columns are.
     """
 
     rows: Iterable[RawRow]
     notes: tuple[str, ...] = ()
     expects_bad_rows: bool = False
+    named: bool = False
 
 
 def find_rows(
@@ -61,16 +63,10 @@ def find_rows(
         HubError: a hub doesn't give it.
     """
     info, read, notes = _find(source)
-    rows: Iterable[RawRow]
-    if info.plan.changes_rows:  # one row may become several, so positions are known after it
-        rows = _only(info.plan.apply(read(everything)), wanted)
-    else:
-        rows = read(wanted)
-    return Found(filled(rows, identity or Identity()), notes, info.expects_bad_rows)
-
-
-def _only(rows: Iterable[RawRow], wanted: Wanted) -> Iterator[RawRow]:
-    return (row if wanted(position) else SKIPPED for position, row in enumerate(rows))
+    named = info.plan.changes_rows
+    # With a plan one row may become several, so positions are known after it.
+    rows = only(info.plan.apply(read(everything)), wanted) if named else read(wanted)
+    return Found(filled(rows, identity or Identity()), notes, info.expects_bad_rows, named)
 
 
 def _find(source: Source) -> tuple[DatasetInfo, Read, tuple[str, ...]]:

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
 
 from ft_core.errors import DataError
 from ft_core.examples import Example
 from ft_core.examples import Source as Origin
 from ft_data import formats
 from ft_data.arguments import CheckStrategy
-from ft_data.files import RawRow
 from ft_data.finding import find_rows
 from ft_data.identity import Identity
+from ft_data.recognition import Shape, check_object, recognise
 from ft_data.report import RowFault, SourceReport, summary
 from ft_data.sources import Source, format_source
-
-HEAD = 100
-"""How many of the first rows are looked at to recognise the shape of all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The shape of a source's rows.
-
-    Attributes:
-        form: the shape.
-        reason: why they have it.
-        origin: the place of the row that showed it.
-    """
-
-    form: formats.Format
-    reason: str
-    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +53,7 @@ def read_source(
 ) -> tuple[list[Example], SourceReport]:
     """Read all good rows of one source, unsampled; arguments and errors are those of ``load``."""
     found = find_rows(source, identity)
-    shape, rows = recognise(found.rows)
+    shape, rows = recognise(found.rows, named=found.named)
     reader = RowReader(shape, check == "error" and not found.expects_bad_rows, require_answer)
     good: list[Example] = []
     faults: list[RowFault] = []
@@ -98,53 +78,14 @@ def read_source(
         tuple(faults),
         used=len(good),
         each=check in ("warning", "discard"),
-        notes=found.notes,
+        notes=(*found.notes, *shape.notes),
     )
     return good, report
 
 
-def recognise(rows: Iterable[RawRow]) -> tuple[Shape, Iterator[RawRow]]:
-    """Recognise the shape of rows by the first of them.
-
-    Returns:
-        The shape, and all the rows.
-
-    Raises:
-        DataError: there are no rows, or they have no shape that is read.
-    """
-    left = iter(rows)
-    head = list(islice(left, HEAD))
-    return _shape(head), chain(head, left)
-
-
-def _shape(head: list[RawRow]) -> Shape:
-    for row, origin in head:
-        if isinstance(row, dict) and (found := formats.find(row)):
-            return Shape(found.format, found.reason, origin)
-    if not head:
-        raise DataError("none of its rows is part of the data set", rule="no_good_rows")
-    row, origin = head[0]
-    _check_object(row, origin)
-    message = formats.undetected(row)
-    raise DataError(message, path=origin.path, line=origin.line, rule="unknown_format")
-
-
-def _check_object(row: object, origin: Origin) -> None:
-    if isinstance(row, DataError):
-        raise row
-    if not isinstance(row, dict):
-        raise DataError(
-            f"a row must be an object of columns, but is {formats.kind_of(row)}",
-            path=origin.path,
-            line=origin.line,
-            rule="wrong_type",
-        )
-
-
-def _read_row(row: object, origin: Origin, shape: Shape, require_answer: bool) -> Example:
-    _check_object(row, origin)
-    assert isinstance(row, dict)
-    found = formats.find(row)
+def _read_row(given: object, origin: Origin, shape: Shape, require_answer: bool) -> Example:
+    row = shape.usual(check_object(given, origin))
+    found = formats.find(row, shape.without)
     if found is None or (
         found.format is not shape.form and formats.lacks(shape.form, found.format)
     ):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from ft_core.examples import Example
 from ft_data.arguments import CheckStrategy
-from ft_data.file_kinds.rows import Skipped
+from ft_data.file_kinds.rows import RawRow, Skipped, Wanted, only
 from ft_data.finding import find_rows
 from ft_data.identity import Identity
-from ft_data.reading import RowReader, recognise
+from ft_data.reading import RowReader
+from ft_data.recognition import recognise
 from ft_data.registry import renamed
 from ft_data.report import RowFault
 from ft_data.sources import Source, format_source, parse_source
@@ -74,13 +75,19 @@ class RowStream:
             return before + position >= start and not (before + position - start) % step
 
         position = -1
-        found = find_rows(self.source, self.identity, wanted)
-        for position, (row, origin) in enumerate(found.rows):
+        for position, (row, origin) in enumerate(self._rows(wanted)):
             if self.source.count is not None and before + position >= self.source.count:
                 break
             if not isinstance(row, Skipped):
                 yield StreamedRow(before + position, self.reader.read(row, origin))
         return position + 1
+
+    def _rows(self, wanted: Wanted) -> Iterable[RawRow]:
+        shape = self.reader.shape
+        if not shape.threads:
+            return find_rows(self.source, self.identity, wanted).rows
+        # Several rows become one, so positions are known after it.
+        return only(shape.together(find_rows(self.source, self.identity).rows), wanted)
 
 
 def stream(
@@ -110,8 +117,8 @@ def stream(
     given = parse_source(source) if isinstance(source, str) else source
     chosen = renamed(given) or given
     found = find_rows(chosen, identity)
-    shape, _ = recognise(found.rows)
-    notes = found.notes
+    shape, _ = recognise(found.rows, named=found.named)
+    notes = (*found.notes, *shape.notes)
     if chosen is not given:
         notes = (
             f"{format_source(given)} is a former name; use {format_source(chosen)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ft_data.conversion import BadRowError
 from ft_data.datasets.columns import mapping, text, texts, turns
 from ft_data.formats import Row
-from ft_data.media import media_paths
+from ft_data.formats.media import media_paths
 
 IMAGE = "<image>"
 """Stands in a text for the next of its images."""

@@ -20,7 +20,7 @@ from ft_data.datasets.columns import (
 )
 from ft_data.datasets.images import IMAGE, described, image_in
 from ft_data.formats import Row
-from ft_data.media import media_paths
+from ft_data.formats.media import media_paths
 
 
 def chart_qa(row: Row) -> Row:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from ft_data.conversion import BadRowError
 from ft_data.datasets.columns import text, turns
 from ft_data.formats import Row
-from ft_data.media import media_paths
+from ft_data.formats.media import media_paths
 
 
 def aishell(row: Row) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, Final
 
 from ft_core.errors import DataError
@@ -29,6 +29,11 @@ SKIPPED: Final[RawRow] = (Skipped(), Origin("skipped"))
 def everything(position: int) -> bool:
     """Want each row."""
     return True
+
+
+def only(rows: Iterable[RawRow], wanted: Wanted) -> Iterator[RawRow]:
+    """Put ``SKIPPED`` in the place of rows that aren't wanted."""
+    return (row if wanted(position) else SKIPPED for position, row in enumerate(rows))
 
 
 def later(wanted: Wanted, start: int) -> Wanted:

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from ft_core.errors import DataError
 from ft_core.examples import Example, Source
-from ft_data.formats import turns
 from ft_data.formats.characters import check_characters
 from ft_data.formats.choice import LABELLED, PREFERENCE
-from ft_data.formats.conversation import CONVERSATIONS, MESSAGES, SHAREGPT
-from ft_data.formats.question import ALPACA, PROMPT, QUERY, RESPONSE, TEXT
+from ft_data.formats.conversation import (
+    CONVERSATIONS,
+    DIALOGUE,
+    MESSAGES,
+    SHAREGPT,
+    names_speakers,
+)
+from ft_data.formats.question import ALPACA, ANSWERS, PROMPT, QUERY, QUESTION, RESPONSE, TEXT
 from ft_data.formats.shape import Detection, Format, Row, kind_of
+from ft_data.formats.shared import example
+from ft_data.formats.token_ids import TOKEN_IDS
+from ft_data.formats.watched import WatchedRow
 
 __all__ = [
+    "COMPLETE",
+    "DIALOGUE",
     "FORMATS",
+    "LABELLED",
+    "PLAIN",
+    "PREFERENCE",
+    "QUESTION",
     "Detection",
     "Format",
     "Row",
-    "detect",
     "find",
+    "fits",
     "kind_of",
     "lacks",
     "read",
@@ -27,53 +42,66 @@ __all__ = [
 ]
 
 FORMATS: tuple[Format, ...] = (
+    TOKEN_IDS,
     PREFERENCE,
     LABELLED,
-    QUERY,
-    RESPONSE,
-    ALPACA,
     CONVERSATIONS,
     MESSAGES,
     SHAREGPT,
+    QUERY,
+    ALPACA,
     PROMPT,
+    QUESTION,
+    RESPONSE,
     TEXT,
+    DIALOGUE,
 )
-"""In the order in which they are tried."""
+"""In the order in which they are tried where several fit as well."""
 
-_ANSWER_COLUMNS = ("response", "output", "completion")
+PLAIN = (TEXT, RESPONSE)
+"""Those of text to continue."""
+
+COMPLETE = 2
+"""How well a conversation fits whose columns are all those of one shape."""
 
 
-def find(row: Row) -> Detection | None:
+def fits(form: Format, row: Row) -> int:
+    """Say how well a row fits a shape whose columns it has.
+
+    Returns:
+        0 for text to continue, a question without an answer, and texts that may take turns; 1 for an answer in
+        another shape's column; 2 for a conversation that is complete; 3 for one that is judged; 4 for token ids.
+    """
+    if form is TOKEN_IDS:
+        return 4
+    if form in (PREFERENCE, LABELLED):
+        return 3
+    if form.pair is not None:
+        if row.get(form.pair[1]) is not None:
+            return COMPLETE
+        return int(any(row.get(name) is not None for name in ANSWERS))
+    return 0 if form in PLAIN or (form is DIALOGUE and not names_speakers(row)) else COMPLETE
+
+
+def find(row: Row, without: Collection[Format] = ()) -> Detection | None:
     """Return the shape of a row, or ``None`` when no shape fits.
 
-    A shape whose answer column is there wins over one that lacks it: a row with ``query``,
-    ``instruction`` and ``output`` is alpaca.
+    Of several the one that fits best wins: a row with ``query``, ``instruction`` and ``output`` is alpaca.
+
+    Args:
+        row: its columns.
+        without: shapes that are not considered.
     """
-    first: Detection | None = None
+    best: Detection | None = None
+    most = -1
     for form in FORMATS:
-        reason = form.matches(row)
-        if reason is None:
+        if form in without or (reason := form.matches(row)) is None:
             continue
-        found = Detection(form, reason)
-        if form not in (QUERY, ALPACA, PROMPT) or any(
-            f"'{name}'" in reason for name in _ANSWER_COLUMNS
-        ):
-            return found
-        first = first or found
-    return first
-
-
-def detect(row: Row, source: Source | None = None) -> Detection:
-    """Recognise the shape of a row by its columns.
-
-    Raises:
-        DataError: no shape fits; the message lists the columns found and the shapes there are.
-    """
-    found = find(row)
-    if found is None:
-        place = source or Source("row")
-        raise DataError(undetected(row), path=place.path, line=place.line, rule="unknown_format")
-    return found
+        if (fit := fits(form, row)) > most:
+            best, most = Detection(form, reason), fit
+            if most > COMPLETE:
+                break
+    return best
 
 
 def undetected(row: Row) -> str:
@@ -85,12 +113,11 @@ def undetected(row: Row) -> str:
 
 def lacks(expected: Format, found: Format) -> bool:
     """Whether a row found in another shape is one of the expected shape without its judgement."""
-    plain = (PREFERENCE, LABELLED, TEXT, RESPONSE)
-    return expected in (PREFERENCE, LABELLED) and found not in plain
+    return expected in (PREFERENCE, LABELLED) and found not in (PREFERENCE, LABELLED, *PLAIN)
 
 
 def read(form: Format, row: Row, source: Source, *, require_answer: bool = True) -> Example:
-    """Read one row and check its own rules.
+    """Read one row and check its own rules; columns that its shape doesn't have are kept in ``aside``.
 
     Args:
         form: the row's shape.
@@ -101,22 +128,25 @@ def read(form: Format, row: Row, source: Source, *, require_answer: bool = True)
     Raises:
         DataError: with place, field and rule.
     """
+    watched = WatchedRow(row)
     try:
-        example = form.read(row, source)
-        example.validate()
+        found = form.read(watched, source)
+        found.validate()
     except DataError as error:
         if require_answer or error.rule != "missing_answer":
             raise
-        example = _unanswered(form, row, source, error)
-    check_characters(example, source)
-    return example
+        watched = WatchedRow(row)
+        found = _unanswered(form, watched, source, error)
+    check_characters(found, source)
+    aside = watched.aside()
+    return replace(found, aside=aside) if aside else found
 
 
 def _unanswered(form: Format, row: Row, source: Source, error: DataError) -> Example:
     """Read a row that is still to be answered; ``error`` says that its answer is missing."""
     if form.prompt is not None:
-        return turns.example(form.prompt(row, source), row, source)
-    if form not in (CONVERSATIONS, MESSAGES):
+        return example(form.prompt(row, source), row, source)
+    if form not in (CONVERSATIONS, MESSAGES, SHAREGPT, DIALOGUE):
         raise error
     read_so_far = form.read(row, source)
     messages = (

@@ -25,6 +25,7 @@ class Format:
         matches: says why a row has this shape, or ``None``.
         read: turns a row into an example; raises ``DataError`` with the rule that is broken.
         prompt: reads only the turns before the answer, where the answer is in a column of its own.
+        pair: the columns of question and answer of such a shape.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Format:
     matches: Callable[[Row], str | None]
     read: Callable[[Row, Source], Example]
     prompt: Callable[[Row, Source], list[Message]] | None = None
+    pair: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

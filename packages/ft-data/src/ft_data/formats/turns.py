@@ -1,30 +1,25 @@
-"""Reading lists of turns, whatever their keys and role names, and what rows carry besides them."""
+"""Reading lists of turns, whatever their keys and role names."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
-from ft_core.examples import Example, Message, Role, Source, ToolCall
-from ft_data.formats.shape import Row, fault, has, kind_of, list_in, parse_nested, text_in
+from ft_core.examples import Message, Role, Source, ToolCall
+from ft_data.formats.calls import calls_of, read_calls
+from ft_data.formats.parts import Content, read_content
+from ft_data.formats.roles import CALL_NAMES, CONTENT_KEYS, ROLE_KEYS, ROLE_OF, key_in
+from ft_data.formats.shape import fault, kind_of, parse_nested
 
-_ROLE_NAMES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "tool_response": "tool",
-    "function_response": "tool",
-}
-_CALL_NAMES = frozenset({"function_call", "tool_call"})
+_PAIRS: Final[tuple[tuple[str, str], ...]] = (
+    *(("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("q", "a")),
+    *(("human", "gpt"), ("user", "bot"), ("query", "response"), ("instruction", "output")),
+    *(("input", "output"), ("prompt", "response"), ("prompt", "completion")),
+)
+"""Keys of question and answer of a round."""
+_WEIGHTS: Final = ("weight", "loss", "loss_weight", "train")
 
 
 def read_turns(value: object, field: str, source: Source) -> list[Message]:
@@ -46,8 +41,96 @@ def read_turns(value: object, field: str, source: Source) -> list[Message]:
         where = f"{field}[{index}]"
         if not isinstance(turn, Mapping):
             raise fault(source, f"must be an object, but is {kind_of(turn)}", where, "wrong_type")
-        _append(messages, _read_turn(turn, where, source))
+        for message in _read_turn(turn, where, source):
+            _append(messages, message)
     return messages
+
+
+def read_talk(value: object, field: str, source: Source) -> list[Message]:
+    """Read a conversation in any of its forms.
+
+    They are turns, as for ``read_turns``; rounds of ``{"human", "assistant"}`` or other usual pairs of keys, where
+    the first may have a ``system``; pairs ``[question, answer]``; or texts that take turns, the user's first.
+
+    Raises:
+        DataError: with the position as field.
+    """
+    value = parse_nested(value) if isinstance(value, str) else value
+    items = [value] if isinstance(value, Mapping) else value
+    if not isinstance(items, (list, tuple)):
+        raise fault(
+            source, f"must be a list of turns, but is {kind_of(value)}", field, "wrong_type"
+        )
+    first = items[0] if items else None
+    if isinstance(first, Mapping) and key_in(first, ROLE_KEYS) is None and _pair_in(first):
+        return _read_rounds(items, field, source)
+    if isinstance(first, str) and len(items) > 1:
+        return _read_texts(items, field, source)
+    if isinstance(first, (list, tuple)):
+        return read_pairs(items, field, source)
+    return read_turns(items, field, source)
+
+
+def looks_like_talk(value: object) -> bool:
+    """Whether a value can be a conversation: a list, also as text, of turns, rounds, pairs or at least two texts."""
+    value = parse_nested(value) if isinstance(value, str) else value
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    first = value[0]
+    if isinstance(first, Mapping):
+        spoken = key_in(first, ROLE_KEYS) and key_in(first, CONTENT_KEYS)
+        return spoken is not None or _pair_in(first) is not None
+    if isinstance(first, (list, tuple)):
+        return all(isinstance(item, (list, tuple)) and len(item) == 2 for item in value)
+    return len(value) > 1 and all(isinstance(item, str) for item in value)
+
+
+def read_pairs(items: Sequence[Any], field: str, source: Source) -> list[Message]:
+    """Read rounds that are ``[question, answer]`` pairs.
+
+    Raises:
+        DataError: with the pair's position as field.
+    """
+    messages: list[Message] = []
+    for index, pair in enumerate(items):
+        where = f"{field}[{index}]"
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise fault(source, "must be a pair of question and answer", where, "wrong_type")
+        if not all(isinstance(item, str) for item in pair):
+            raise fault(source, "must be a pair of texts", where, "wrong_type")
+        messages += [Message("user", pair[0]), Message("assistant", pair[1])]
+    return messages
+
+
+def _pair_in(item: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the keys of question and answer; a round without its answer has the key of the question."""
+    whole = next((pair for pair in _PAIRS if pair[0] in item and pair[1] in item), None)
+    return whole or next((pair for pair in _PAIRS if pair[0] in item), None)
+
+
+def _read_rounds(items: Sequence[Any], field: str, source: Source) -> list[Message]:
+    messages: list[Message] = []
+    for index, item in enumerate(items):
+        where = f"{field}[{index}]"
+        keys = _pair_in(item) if isinstance(item, Mapping) else None
+        if keys is None or item.get(keys[0]) is None:
+            raise fault(source, "must be a round with 'human' and 'assistant'", where, "wrong_type")
+        if index == 0 and (system := _text(item, "system", where, source)):
+            messages.append(Message("system", system))
+        question, answer = (_text(item, key, where, source) for key in keys)
+        if answer is None:
+            raise fault(source, f"has no {keys[1]!r}", where, "missing_answer")
+        messages += [Message("user", question or ""), Message("assistant", answer)]
+    return messages
+
+
+def _read_texts(items: Sequence[Any], field: str, source: Source) -> list[Message]:
+    roles: tuple[Role, Role] = ("user", "assistant")
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            where = f"{field}[{index}]"
+            raise fault(source, f"must be a text, but is {kind_of(item)}", where, "wrong_type")
+    return [Message(roles[index % 2], item) for index, item in enumerate(items)]
 
 
 def _append(messages: list[Message], message: Message) -> None:
@@ -60,241 +143,115 @@ def _append(messages: list[Message], message: Message) -> None:
         and not message.text
         and last.weight == message.weight
     ):
-        messages[-1] = Message(
-            "assistant",
-            last.content,
-            last.tool_calls + message.tool_calls,
-            last.weight,
-            name=last.name,
+        messages[-1] = replace(
+            last, tool_calls=last.tool_calls + message.tool_calls, tool_call_id=None
         )
     else:
         messages.append(message)
 
 
-def _read_turn(turn: Mapping[str, Any], where: str, source: Source) -> Message:
-    role_key = "role" if "role" in turn else "from"
-    content_key = next(
-        (key for key in ("content", "value") if key in turn),
-        "content" if role_key == "role" else "value",
-    )
-    given = turn.get(role_key)
-    if not isinstance(given, str):
+def _read_turn(turn: Mapping[str, Any], where: str, source: Source) -> list[Message]:
+    """Read a turn; one whose content holds results of calls is several."""
+    role_key = key_in(turn, ROLE_KEYS) or "from"
+    usual = "content" if role_key == "role" else "value"
+    content_key = key_in(turn, CONTENT_KEYS) or usual
+    name = turn.get(role_key)
+    if not isinstance(name, str):
         raise fault(
             source, "has no 'role' (or 'from') that names the speaker", where, "missing_role"
         )
-    calls = _tool_calls(turn.get("tool_calls"), f"{where}.tool_calls", source)
-    content = turn.get(content_key)
-    name = given.strip().lower()
-    if name in _CALL_NAMES:
-        role: Role = "assistant"
-        calls += _tool_calls(content, f"{where}.{content_key}", source)
-        content = ""
-    elif name in _ROLE_NAMES:
-        role = _ROLE_NAMES[name]
-    else:
-        known = ", ".join([*_ROLE_NAMES, *sorted(_CALL_NAMES)])
-        raise fault(source, f"role {given!r} is unknown; use one of {known}", where, "unknown_role")
-    if reasoning := _reasoning(turn, where, source):
-        content = _thought(reasoning, content, where, source)
-    if content is None and not calls:
-        rule = "missing_answer" if role == "assistant" else "missing_content"
-        raise fault(source, "has no content", f"{where}.{content_key}", rule)
-    return Message(
+    at = f"{where}.{content_key}"
+    calls = calls_of(turn, where, source)
+    given = turn.get(content_key)
+    role = _role(name, where, source)
+    if name.strip().lower() in CALL_NAMES:
+        calls += read_calls(given, at, source)
+        given = ""
+    content = _content(given, role, calls, at, source)
+    thought = _reasoning(turn, where, source) or content.thought
+    said = _with_thought(thought, content.content)
+    calls += content.calls
+    if content.results and not said and not calls:
+        return list(content.results)
+    message = Message(
         role=role,
-        content=_content("" if content is None else content, f"{where}.{content_key}", source),
+        content=said,
         tool_calls=calls,
         weight=_weight(turn, where, source),
-        tool_call_id=_short_text(turn, "tool_call_id", where, source),
-        name=_short_text(turn, "name", where, source),
+        tool_call_id=_text(turn, "tool_call_id", where, source),
+        name=_text(turn, "name", where, source),
+    )
+    return [*content.results, message]
+
+
+def _role(name: str, where: str, source: Source) -> Role:
+    lowered = name.strip().lower()
+    if lowered in CALL_NAMES:
+        return "assistant"
+    if lowered in ROLE_OF:
+        return ROLE_OF[lowered]
+    known = ", ".join([*ROLE_OF, *sorted(CALL_NAMES)])
+    raise fault(
+        source,
+        f"role {name!r} is unknown; use one of {known}, or say what it is with user_role or assistant_role of "
+        "'conversations' in --custom_dataset_info",
+        where,
+        "unknown_role",
+    )
+
+
+def _content(
+    value: object, role: Role, calls: tuple[ToolCall, ...], where: str, source: Source
+) -> Content:
+    if value is None and calls:
+        return Content("")
+    if value is None:
+        rule = "missing_answer" if role == "assistant" else "missing_content"
+        raise fault(source, "has no content", where, rule)
+    if role == "tool" and not isinstance(value, str) and not _is_parts(value):
+        return Content(json.dumps(value, ensure_ascii=False, default=str))
+    return read_content(value, where, source)
+
+
+def _is_parts(value: object) -> bool:
+    items = [value] if isinstance(value, Mapping) else value
+    return isinstance(items, (list, tuple)) and any(
+        isinstance(item, Mapping) and isinstance(item.get("type"), str) for item in items
     )
 
 
 def _reasoning(turn: Mapping[str, Any], where: str, source: Source) -> str | None:
     """Return an answer's reasoning, which is a field of its own in some chat formats."""
     keys = ("reasoning_content", "thinking", "reasoning")
-    return next((text for key in keys if (text := _short_text(turn, key, where, source))), None)
+    return next((text for key in keys if (text := _text(turn, key, where, source))), None)
 
 
-def _thought(reasoning: str, content: object, where: str, source: Source) -> object:
+def _with_thought(
+    thought: str, content: str | tuple[Mapping[str, Any], ...]
+) -> str | tuple[Mapping[str, Any], ...]:
     """Put reasoning into the text, where templates look for it."""
-    thought = "<think>\n" + reasoning.strip("\n") + "\n</think>\n\n"
-    if content is None or isinstance(content, str):
-        return thought + (content or "")
-    if isinstance(content, (list, tuple)):
-        return [{"type": "text", "text": thought}, *content]
-    raise fault(source, f"must be a text, but is {kind_of(content)}", where, "wrong_type")
-
-
-def _content(value: object, where: str, source: Source) -> str | tuple[Mapping[str, Any], ...]:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, (list, tuple)):
-        raise fault(source, f"must be a text, but is {kind_of(value)}", where, "wrong_type")
-    parts: list[Mapping[str, Any]] = []
-    for part in value:
-        if isinstance(part, str):
-            parts.append({"type": "text", "text": part})
-        elif isinstance(part, Mapping) and isinstance(part.get("type"), str):
-            # Tables fill the keys of other parts with null.
-            parts.append({key: item for key, item in part.items() if item is not None})
-        else:
-            raise fault(source, "holds a part without a 'type'", where, "wrong_type")
-    if any(part["type"] == "text" and not isinstance(part.get("text"), str) for part in parts):
-        raise fault(source, "holds a text part without 'text'", where, "wrong_type")
-    if all(part["type"] == "text" for part in parts):
-        return "".join(part["text"] for part in parts)
-    return tuple(parts)
-
-
-def _tool_calls(value: object, where: str, source: Source) -> tuple[ToolCall, ...]:
-    if isinstance(value, str):
-        value = parse_nested(value) if value.strip() else None
-    if value is None:
-        return ()
-    items = [value] if isinstance(value, Mapping) else value
-    if not isinstance(items, (list, tuple)):
-        raise fault(
-            source, "is no call: give {'name': …, 'arguments': {…}} as JSON", where, "bad_tool_call"
-        )
-    calls: list[ToolCall] = []
-    for item in items:
-        item = parse_nested(item) if isinstance(item, str) else item
-        call = _tool_call(item)
-        if call is None:
-            raise fault(
-                source,
-                "is no call: give {'name': …, 'arguments': {…}} as JSON",
-                where,
-                "bad_tool_call",
-            )
-        calls.append(call)
-    return tuple(calls)
-
-
-def _tool_call(item: object) -> ToolCall | None:
-    if not isinstance(item, Mapping):
-        return None
-    function = item.get("function", item)
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        return None
-    arguments = function.get("arguments", function.get("parameters"))
-    identity = item.get("id")
-    if not (arguments is None or isinstance(arguments, (str, Mapping))):
-        return None
-    if not (identity is None or isinstance(identity, str)):
-        return None
-    flat = {"name": function["name"], "arguments": {} if arguments is None else arguments}
-    return ToolCall.from_json(flat if identity is None else {**flat, "id": identity})
+    if not thought:
+        return content
+    begin = "<think>\n" + thought.strip("\n") + "\n</think>\n\n"
+    if isinstance(content, str):
+        return begin + content
+    return ({"type": "text", "text": begin}, *content)
 
 
 def _weight(turn: Mapping[str, Any], where: str, source: Source) -> float | None:
-    value = turn.get("weight")
-    if value is None:
+    key = next((key for key in _WEIGHTS if turn.get(key) is not None), None)
+    if key is None:
         return None
+    value = turn[key]
+    if isinstance(value, bool):
+        return None if value else 0.0
     if isinstance(value, (int, float)) and 0 <= value < float("inf"):
         return float(value)
-    raise fault(source, "must be a number of at least 0", f"{where}.weight", "wrong_type")
+    raise fault(source, "must be a number of at least 0", f"{where}.{key}", "wrong_type")
 
 
-def _short_text(turn: Mapping[str, Any], key: str, where: str, source: Source) -> str | None:
-    value = turn.get(key)
+def _text(item: Mapping[str, Any], key: str, where: str, source: Source) -> str | None:
+    value = item.get(key)
     if value is None or isinstance(value, str):
         return value
     raise fault(source, f"must be a text, but is {kind_of(value)}", f"{where}.{key}", "wrong_type")
-
-
-def read_history(row: Row, source: Source) -> list[Message]:
-    """Read the earlier rounds in ``history``: a list of ``[question, answer]`` pairs."""
-    messages: list[Message] = []
-    for index, pair in enumerate(list_in(row, "history", source)):
-        where = f"history[{index}]"
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise fault(source, "must be a pair of question and answer", where, "wrong_type")
-        if not all(isinstance(item, str) for item in pair):
-            raise fault(source, "must be a pair of texts", where, "wrong_type")
-        messages += [Message("user", pair[0]), Message("assistant", pair[1])]
-    return messages
-
-
-def system_turn(row: Row, source: Source) -> list[Message]:
-    """Return the row's ``system`` column as a turn; ``""`` is an explicit empty system message."""
-    system = text_in(row, "system", source)
-    return [] if system is None else [Message("system", system)]
-
-
-def with_system(messages: Sequence[Message], row: Row, source: Source) -> list[Message]:
-    """Put the row's ``system`` column before turns that have no system message of their own."""
-    if messages and messages[0].role == "system":
-        return list(messages)
-    return [*system_turn(row, source), *messages]
-
-
-def example(messages: Sequence[Message], row: Row, source: Source, **fields: Any) -> Example:
-    """Build an example from turns and from the columns every format shares: tools and media."""
-    return Example(
-        messages=tuple(messages),
-        tools=_tools(row, source) if has(row, "tools") else (),
-        images=_media(row, "images", source),
-        videos=_media(row, "videos", source),
-        audios=_media(row, "audios", source),
-        chat_template_kwargs=_variables(row, source),
-        source=source,
-        **fields,
-    )
-
-
-def _variables(row: Row, source: Source) -> Mapping[str, Any]:
-    value = row.get("chat_template_kwargs")
-    value = parse_nested(value) if isinstance(value, str) else value
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise fault(
-            source,
-            f"must be an object of template variables, but is {kind_of(value)}",
-            "chat_template_kwargs",
-            "wrong_type",
-        )
-    # Tables fill the variables of other rows with null.
-    return {str(key): item for key, item in value.items() if item is not None}
-
-
-def _tools(row: Row, source: Source) -> tuple[Mapping[str, Any], ...]:
-    value = row["tools"]
-    if isinstance(value, str):
-        if not value.strip():
-            return ()
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise fault(source, "is no JSON list of functions", "tools", "bad_tools") from error
-    tools: list[Mapping[str, Any]] = []
-    for index, item in enumerate(
-        [value] if isinstance(value, Mapping) else _as_list(value, source)
-    ):
-        tool = parse_nested(item) if isinstance(item, str) else item
-        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise fault(source, "is no function with a 'name'", f"tools[{index}]", "bad_tools")
-        tools.append(tool)
-    return tuple(tools)
-
-
-def _as_list(value: object, source: Source) -> Sequence[Any]:
-    if isinstance(value, (list, tuple)):
-        return value
-    raise fault(
-        source, f"must be a list of functions, but is {kind_of(value)}", "tools", "bad_tools"
-    )
-
-
-def _media(row: Row, field: str, source: Source) -> tuple[str, ...]:
-    value = row.get(field)
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        parsed = parse_nested(value) if value.strip() else []
-        value = [parsed] if isinstance(parsed, str) else parsed
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise fault(source, "must be a list of paths or addresses", field, "wrong_type")
-    return tuple(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ft_core.hub import cache_directory
-from ft_data.formats import kind_of
+from ft_data.formats.shape import kind_of
 
 MEDIA: Final = frozenset({"images", "videos", "audios"})
 """The columns that hold them."""
