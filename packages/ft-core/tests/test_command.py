@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from ft_core.command import ArgumentGroup, Command, Entry, Invocation, flag, run_commands
+from ft_core.command.completion import candidates
+from ft_core.command.run import print_schema
 from ft_core.errors import FtError, UsageError
 
 
@@ -102,6 +104,22 @@ TABLE = {
     "fail": Entry("Fail.", "kitchen_commands:FAIL"),
     "look": Entry("Look at things.", "kitchen_commands:LOOK"),
 }
+
+
+def test_a_table_within_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["kitchen_commands"], "TABLE", TABLE, raising=False)
+    outer = {"kitchen": Entry("Cook or look.", "kitchen_commands:TABLE")}
+    assert run_commands("ft", outer, ["kitchen", "cook"]) == 0 and len(seen) == 1
+    assert run_commands("ft", outer, ["kitchen", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Cook or look." in shown and "usage: ft kitchen COMMAND" in shown and "look" in shown
+    assert run_commands("ft", outer, ["kitchen", "cok"]) == 2
+    assert "See ft kitchen --help" in capsys.readouterr().err
+    assert candidates("ft", outer, ["kitchen", "co"]) == ["cook"]
+    print_schema("ft", outer, "kitchen cook")
+    assert "properties" in json.loads(capsys.readouterr().out)
 
 
 def cook(*words: str) -> Kitchen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -252,6 +253,36 @@ def test_a_killed_process_leaves_nothing_that_is_read(template: Template, tmp_pa
     assert not encode(rows(), Recipe(), template, cache_dir=tmp_path).cached
     assert encode(rows(), Recipe(), template, cache_dir=tmp_path).cached
     assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_encodes(template: Template, tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from ft_core import Example, Message\nfrom ft_core.loss_scale import LossPolicy\n"
+        "from ft_core.next_tokens import NextTokenEncoder\n"
+        "from ft_core.templates import choose_template\nfrom ft_core.tokenizer import Tokenizer\n"
+        "from ft_data import encode\n\n"
+        "def kill(done, total):\n"
+        "    if sys.argv[3] == 'kill' and done > 1000:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n\n"
+        "template = choose_template('AUTO', Tokenizer.from_directory(Path(sys.argv[1])),\n"
+        "    registered=None, prefers_record=False).template\n"
+        "rows = [Example(messages=(Message('user', str(i)), Message('assistant', str(i))))\n"
+        "    for i in range(2000)]\n"
+        "encoded = encode(rows, NextTokenEncoder('sft', 64, 'delete'), template,\n"
+        "    cache_dir=Path(sys.argv[2]), progress=kill)\n"
+        "print(encoded.cached, len(encoded.samples))\n"
+    )
+    words = [sys.executable, script, template.tokenizer.directory, tmp_path / "cache"]
+    assert subprocess.run([*words, "kill"], check=False).returncode == -signal.SIGKILL
+    left = [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    assert len(left) == 1 and left[0].startswith(".")
+    for expected in ("False 2000", "True 2000"):
+        done = subprocess.run([*words, "go"], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_processes_that_want_the_same_rows_encode_them_once(

@@ -16,6 +16,7 @@ TABLE = {
     "preview": Entry(
         "Show rendered rows with the trained tokens marked.", "ft_cli.commands.preview:COMMAND"
     ),
+    "data": Entry("Check, preview, encode or convert rows.", "ft_data.console:TABLE"),
     "list": Entry("List models, templates or datasets.", "ft_cli.commands.listing:COMMAND"),
     "runs": Entry(
         "List runs with their status and best checkpoint.", "ft_cli.commands.runs:COMMAND"

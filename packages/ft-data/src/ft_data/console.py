@@ -11,6 +11,10 @@ TABLE = {
     "preview": Entry(
         "Show rendered rows with the trained tokens marked.", "ft_data.commands:PREVIEW"
     ),
+    "encode": Entry(
+        "Encode rows ahead of training, which then finds them in the cache.",
+        "ft_data.encode_command:ENCODE",
+    ),
     "convert": Entry(
         "Write rows of any shape as JSON lines of messages.", "ft_data.commands:CONVERT"
     ),

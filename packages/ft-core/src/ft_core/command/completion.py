@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ft_core.command.flags import flags_of, names_of
 from ft_core.command.resolve import all_groups
@@ -40,6 +40,8 @@ def candidates(prog: str, table: Table, words: Sequence[str]) -> list[str]:
     if len(words) <= 1:
         return [name for name in table if name.startswith(words[0] if words else "")]
     command = load_object(find(prog, table, words[0]).target)
+    if isinstance(command, Mapping):
+        return candidates(f"{prog} {words[0]}", command, words[1:])
     flags = flags_of(all_groups(command))
     current, previous = words[-1], words[-2]
     if not current.startswith("--") and previous.startswith("--"):

@@ -22,7 +22,7 @@ class Entry:
 
     Attributes:
         summary: one line for ``--help``.
-        target: ``"module:attribute"`` of the ``Command``.
+        target: ``"module:attribute"`` of the ``Command``, or of a table of commands (``ft data check``).
         aliases: other names.
     """
 
@@ -90,8 +90,10 @@ def _run(prog: str, table: Table, words: list[str]) -> int:
     from ft_core.registry import load_object
 
     entry = find(prog, table, words[0])
-    command: Command = load_object(entry.target)
+    command: Command | Table = load_object(entry.target)
     rest = words[1:]
+    if isinstance(command, Mapping):
+        return run_commands(f"{prog} {words[0]}", command, rest, intro=entry.summary)
     if any(word in ("-h", "--help") for word in rest):
         from ft_core.command.show import command_help
 
@@ -145,11 +147,12 @@ def print_schema(prog: str, table: Table, name: str) -> None:
     from ft_core.command.show import config_schema
     from ft_core.registry import load_object
 
-    _print(
-        json.dumps(
-            config_schema(load_object(find(prog, table, name).target)), indent=2, ensure_ascii=False
-        )
-    )
+    first, _, rest = name.partition(" ")
+    found = load_object(find(prog, table, first).target)
+    if isinstance(found, Mapping):
+        print_schema(f"{prog} {first}", found, rest)
+        return
+    _print(json.dumps(config_schema(found), indent=2, ensure_ascii=False))
 
 
 def _plugins() -> dict[str, Entry]:
@@ -188,7 +191,10 @@ def _overview(prog: str, table: Table, intro: str) -> str:
             *(f"  {name:<14} {entry.summary}" for name, entry in plugins.items()),
         ]
     lines += ["", f"{prog} COMMAND --help shows a command's flags."]
-    lines.append(f'eval "$({prog} completion bash)" completes them in the shell (also zsh, fish).')
+    if " " not in prog:
+        lines.append(
+            f'eval "$({prog} completion bash)" completes them in the shell (also zsh, fish).'
+        )
     return "\n".join(lines)
 
 
