@@ -93,6 +93,16 @@ def test_texts_to_continue_and_other_braces_stay(tmp_path: Path) -> None:
     assert row.answer == "{{ NAME }}"
 
 
+def test_placeholders_in_lower_case_are_filled_where_there_is_a_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"query": "Who?", "response": "{{name}} by {{author}}"})
+    rows = load(path)
+    assert rows[0].answer == "{{name}} by {{author}}"
+    assert "rows hold {{author}}, {{name}}; --model_author and --model_name" in str(rows.report)
+    rows = load(path, identity=FINCH)
+    assert rows[0].answer == "Finch by the ft project"
+    assert "rows hold" not in str(rows.report)
+
+
 @pytest.mark.parametrize(
     ("name", "author", "match"),
     [

@@ -11,7 +11,7 @@ from ft_core.errors import UsageError
 from ft_core.examples import Source as Origin
 from ft_data.files import RawRow
 
-_PLACEHOLDER: Final = re.compile(r"\{\{(NAME|AUTHOR)\}\}")
+_PLACEHOLDER: Final = re.compile(r"\{\{(NAME|AUTHOR|name|author)\}\}")
 _FLAGS: Final = {"NAME": "model_name", "AUTHOR": "model_author"}
 _CHINESE: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 
@@ -54,8 +54,8 @@ class Identity:
         return cls(_values(name), _values(author))
 
     def value(self, placeholder: str, language: Language) -> str | None:
-        """Return what stands for ``NAME`` or ``AUTHOR`` in rows of a language."""
-        values = self.name if placeholder == "NAME" else self.author
+        """Return what stands for ``NAME`` or ``AUTHOR``, or either in lower case, in rows of a language."""
+        values = self.name if placeholder.upper() == "NAME" else self.author
         if not values:
             return None
         return values[0] if language == "zh" else values[-1]
@@ -67,8 +67,9 @@ def _values(given: str | Sequence[str | None] | None) -> tuple[str | None, ...]:
 
 
 def filled(rows: Iterable[RawRow], identity: Identity) -> Iterator[RawRow]:
-    """Put name and author in the place of ``{{NAME}}`` and ``{{AUTHOR}}``.
+    """Put name and author in the place of ``{{NAME}}`` and ``{{AUTHOR}}``, and of ``{{name}}`` and ``{{author}}``.
 
+    Those in lower case stand in prompts of programs too, so they are left as they are where no value is given.
     Chinese rows take the first of two values: rows whose ``tag`` is ``zh``, or that have none and hold Chinese
     characters. Plain text to continue is left as it is.
 
@@ -86,6 +87,8 @@ def _filled_row(row: Any, identity: Identity, origin: Origin) -> Any:
 
     def value_of(match: re.Match[str]) -> str:
         value = identity.value(match[1], language)
+        if value is None and match[1].islower():
+            return match[0]
         if value is None:
             raise UsageError(_missing(match[1], language, origin))
         return value
@@ -106,6 +109,17 @@ def _missing(placeholder: str, language: Language, origin: Origin) -> str:
         f"{' for Chinese rows' if language == 'zh' else ''}; give --{flag} with one value, or with two for Chinese "
         f"and for other rows (--{flag} '{{{{{placeholder}}}}}' leaves it as it is)"
     )
+
+
+def left_open(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return a sentence about placeholders that are still in rows, or ``None``."""
+    found = {
+        match[0] for row in rows for text in _texts(row) for match in _PLACEHOLDER.finditer(text)
+    }
+    if not found:
+        return None
+    flags = " and ".join(sorted({f"--{_FLAGS[mark.strip('{}').upper()]}" for mark in found}))
+    return f"rows hold {', '.join(sorted(found))}; {flags} can put something in their place"
 
 
 def _has_placeholder(row: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from ft_data.formats.question import ANSWERS
 from ft_data.formats.roles import infer_speakers, with_roles
 from ft_data.formats.shape import parse_nested
 from ft_data.formats.shared import is_weight
+from ft_data.identity import left_open
 from ft_data.threads import are_messages_of_trees, best_threads
 
 HEAD: Final = 100
@@ -43,6 +44,7 @@ class Shape:
         without: shapes they don't have although single rows look like it.
         weighed: whether they have weights.
         threads: whether several of them, each a message, are one conversation.
+        placeholders: a sentence about names that are still to be filled in.
     """
 
     form: Format
@@ -53,6 +55,7 @@ class Shape:
     without: tuple[Format, ...] = ()
     weighed: bool = False
     threads: bool = False
+    placeholders: str | None = None
 
     def together(self, rows: Iterable[RawRow]) -> Iterable[RawRow]:
         """Return the rows of a source with those as one that are one conversation."""
@@ -81,6 +84,8 @@ class Shape:
             notes.append("the column 'weight' scales the loss of a row")
         if self.threads:
             notes.append(threads.NOTE)
+        if self.placeholders is not None:
+            notes.append(self.placeholders)
         return tuple(notes)
 
 
@@ -162,6 +167,7 @@ def _shape(head: Sequence[RawRow], *, named: bool = False) -> Shape:
         infer_speakers(talk[1] for row, _ in rows if (talk := _talk(row)) is not None),
         without,
         any(is_weight(row.get("weight")) for row, _ in rows),
+        placeholders=None if found.format in formats.PLAIN else left_open(row for row, _ in rows),
     )
 
 
