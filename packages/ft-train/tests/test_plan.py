@@ -17,14 +17,16 @@ from ft_train import (
     weights_dtype,
 )
 from ft_train.compat import check_device
+from ft_train.evaluation_arguments import EvaluationArguments
 
 
-def plan(tuner=None, training=None, run=None, **options):
+def plan(tuner=None, training=None, run=None, evaluation=None, **options):
     settings = {"items": 100, "evaluation_items": 10, **options}
     return derive(
         TunerArguments(**(tuner or {})),
         TrainingArguments(**(training or {})),
         RunArguments(**(run or {})),
+        EvaluationArguments(**(evaluation or {})),
         **settings,
     )
 
@@ -34,6 +36,7 @@ def test_defaults_of_lora():
     assert derived.learning_rate == 1e-4
     assert derived.gradient_accumulation_steps == 16
     assert derived.eval_batch_size == 1
+    assert derived.dataloader_num_workers == 1
     assert derived.save_steps == derived.eval_steps == 50
     assert not derived.save_only_model
     assert (derived.steps_per_epoch, derived.steps) == (7, 7)
@@ -48,6 +51,61 @@ def test_defaults_of_full():
     assert derived.save_only_model
     assert any("resum" in line for line in derived.lines())
     assert not any("resum" in line for line in plan().lines())
+
+
+def test_windows_prepares_batches_in_the_training_process(monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+    assert plan().dataloader_num_workers == 0
+    assert plan(training={"dataloader_num_workers": 3}).dataloader_num_workers == 3
+
+
+def test_answers_are_evaluated_row_by_row_and_choose_the_best():
+    derived = plan(evaluation={"predict_with_generate": True}, training={"batch_size": 4})
+    assert derived.eval_batch_size == 1
+    assert (derived.best_metric, derived.greater_is_better) == ("rouge-l", True)
+    assert derived.reasons["best_metric"] == "predict_with_generate is on"
+    plain = plan(training={"batch_size": 4})
+    assert (plain.eval_batch_size, plain.best_metric) == (4, "loss")
+    assert not plain.greater_is_better
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "expected"),
+    [
+        ("eval_acc", None, ("acc", True)),
+        ("loss", None, ("loss", False)),
+        ("acc", False, ("acc", False)),
+    ],
+)
+def test_the_best_metric_may_be_chosen(metric, given, expected):
+    derived = plan(evaluation={"metric_for_best_model": metric, "greater_is_better": given})
+    assert (derived.best_metric, derived.greater_is_better) == expected
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("predict_with_generate", True),
+        ("load_best_model_at_end", True),
+        ("early_stopping_patience", 2),
+        ("metric_for_best_model", "acc"),
+    ],
+)
+def test_flags_that_evaluations_decide_about_need_some(flag, value):
+    with pytest.raises(UsageError, match=f"--{flag} needs evaluations.*--val_dataset"):
+        plan(evaluation={flag: value}, evaluation_items=0)
+    with pytest.raises(UsageError, match=f"--{flag} needs evaluations.*--evaluation_strategy no"):
+        plan(evaluation={flag: value}, run={"evaluation_strategy": "no"})
+
+
+def test_packages_that_flags_need_are_named(monkeypatch):
+    monkeypatch.setattr("ft_train.arguments.find_spec", lambda name: None)
+    for values, package in (
+        ({"optim": "adamw_8bit"}, "bitsandbytes"),
+        ({"use_liger_kernel": True}, "liger-kernel"),
+    ):
+        with pytest.raises(DependencyError, match=f"needs {package}: pip install 'ft-train"):
+            TrainingArguments(**values).check(frozenset())
 
 
 def test_given_values_have_no_reason():

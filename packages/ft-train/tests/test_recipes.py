@@ -220,7 +220,28 @@ def test_the_loss_is_a_weighted_sum_with_its_count(directory):
         expected += (losses * torch.tensor(sample.sequences[0].loss_weights[1:])).sum().item()
     assert output.terms["loss"].total.item() == pytest.approx(expected, rel=1e-5)
     assert output.terms["loss"].unit == "tokens"
-    assert output.metrics == {}
+
+
+def test_accuracy_counts_tokens_or_whole_answers(directory):
+    model = AutoModelForCausalLM.from_pretrained(directory).eval()
+
+    def likely(token):
+        with torch.no_grad():
+            return int(model(input_ids=torch.tensor([[token]])).logits[0, -1].argmax())
+
+    other = {token: (likely(token) + 1) % 100 for token in (5, 6, 7)}
+    rows = [
+        Sample((Tokens([5, likely(5)], [0, 1]),), 0),
+        Sample((Tokens([6, other[6]], [0, 1]),), 1),
+        Sample((Tokens([7, likely(7), 9], [0, 2, 0]),), 2),
+        Sample((Tokens([8, likely(8), 0], [0, 1, 0.5]),), 3),
+    ]
     with torch.no_grad():
-        correct, count = recipe.loss(model, recipe.collate(rows), None).metrics["acc"]
-    assert count == 4 and 0 <= correct <= 4
+        ids = torch.tensor([[8, likely(8)]])
+        last_right = int(model(input_ids=ids).logits[0, -1].argmax()) == 0
+    tokens, sentences = (
+        recipe.loss(model, recipe.collate(rows), None).metrics["acc"]
+        for recipe in (SftRecipe(), PtRecipe(accuracy="sentence"))
+    )
+    assert tokens == (3.0 + last_right, 5.0)
+    assert sentences == (2.0 + last_right, 4.0)

@@ -10,6 +10,27 @@ from ft_core.errors import DependencyError, UsageError, suggest
 
 Strategy = Literal["steps", "epoch", "no"]
 
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adafactor",
+    "sgd",
+    "adagrad",
+    "rmsprop",
+    "muon",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "ademamix",
+    "ademamix_8bit",
+    "rmsprop_bnb_8bit",
+]
+
 TRACKERS = {
     "tensorboard": "tensorboard",
     "clearml": "clearml",
@@ -44,10 +65,8 @@ class TrainingArguments(ArgumentGroup):
     max_steps: int = flag(-1, ge=-1)
     """Optimizer steps of the run; it replaces num_train_epochs. -1 leaves it to the epochs."""
 
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"] = (
-        "adamw_torch"
-    )
-    """Optimizer. adamw_torch takes torch's fused kernel where there is one."""
+    optim: Optimizer = "adamw_torch"
+    """Optimizer. adamw_torch takes torch's fused kernel where there is one; those with bits in their name need bitsandbytes."""
 
     adam_beta1: float = flag(0.9, ge=0, lt=1)
     """Decay of Adam's running mean of gradients."""
@@ -88,14 +107,41 @@ class TrainingArguments(ArgumentGroup):
     """Compute activations again in the backward pass: less memory, more time. Not given, it is used where the memory estimate needs it."""
 
     dataloader_num_workers: int | None = flag(None, ge=0)
-    """Processes that prepare batches; none prepares them in the training process."""
+    """Processes that prepare batches; none takes 1, and 0 on Windows. 0 prepares them in the training process."""
+
+    auto_find_batch_size: bool = False
+    """When memory runs out, start again with fewer rows in a forward pass and as many in a step."""
+
+    full_determinism: bool = False
+    """Compute with deterministic algorithms only, so that a run gives the same weights again; slower on GPUs."""
+
+    gpu_memory_fraction: float | None = flag(None, gt=0, le=1)
+    """Share of the GPU's memory that the run may take; for trying out tight memory."""
+
+    use_liger_kernel: bool = False
+    """Replace layers by the faster ones of liger-kernel; needs a GPU."""
 
     def check(self, given: frozenset[str]) -> None:
-        """Refuse a run of no steps."""
+        """Refuse a run of no steps, and what needs a package that is not there."""
         if self.max_steps == 0:
             raise UsageError(
                 "--max_steps 0 trains nothing; give a number of steps, or -1 for whole epochs"
             )
+        if needs_bitsandbytes(self.optim) and find_spec("bitsandbytes") is None:
+            raise DependencyError(
+                f"--optim {self.optim}", "bitsandbytes", "pip install 'ft-train[bnb]'"
+            )
+        if self.use_liger_kernel and find_spec("liger_kernel") is None:
+            raise DependencyError(
+                "--use_liger_kernel true", "liger-kernel", "pip install 'ft-train[liger]'"
+            )
+
+
+def needs_bitsandbytes(optim: str) -> bool:
+    """Whether an optimizer is one of bitsandbytes'."""
+    return optim not in ("muon", "adafactor", "sgd", "adagrad", "rmsprop") and not optim.startswith(
+        "adamw_torch"
+    )
 
 
 class RunArguments(ArgumentGroup):
@@ -147,6 +193,9 @@ class RunArguments(ArgumentGroup):
 
     disable_tqdm: bool = False
     """Write lines instead of a progress bar."""
+
+    include_num_input_tokens_seen: bool = False
+    """Log how many tokens the model has read since the beginning, over all devices."""
 
     def check(self, given: frozenset[str]) -> None:
         """Refuse flags that contradict each other and trackers that can't be used."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from ft_core.errors import UsageError
 from ft_train.arguments import RunArguments, Strategy, TrainingArguments
+from ft_train.evaluation_arguments import ANSWER_METRICS, EvaluationArguments
 from ft_train.tuner_arguments import TunerArguments
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
@@ -28,6 +31,8 @@ class TrainingPlan:
         steps_per_epoch: optimizer steps of one pass over the rows.
         warmup_steps: steps in which the learning rate rises.
         save_total_limit: checkpoints that stay; ``None`` keeps all.
+        best_metric: of the best checkpoint, as the log names it without ``eval_``.
+        sample_answers: questions answered before and after training.
         device: ``"cpu"``, ``"cuda"`` or another of torch's device types.
         reasons: why a value is what it is, by name, for values that were not given.
     """
@@ -60,19 +65,49 @@ class TrainingPlan:
     logging_dir: str | None = None
     report_to: tuple[str, ...] = ()
     disable_tqdm: bool = False
+    include_num_input_tokens_seen: bool = False
+    auto_find_batch_size: bool = False
+    full_determinism: bool = False
+    gpu_memory_fraction: float | None = None
+    use_liger_kernel: bool = False
+    predict_with_generate: bool = False
+    best_metric: str = "loss"
+    greater_is_better: bool = False
+    load_best_model_at_end: bool = False
+    early_stopping_patience: int | None = None
+    early_stopping_threshold: float = 0.0
+    sample_answers: int = 0
     seed: int = 42
     device: str = "cpu"
     mixed_precision: MixedPrecision = "no"
     world_size: int = 1
     reasons: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def rows_per_step(self) -> int:
+        """Rows (with packing, packs) that an optimizer step sees over all devices."""
+        return self.batch_size * self.gradient_accumulation_steps * self.world_size
+
+    def with_fewer_rows(self) -> TrainingPlan | None:
+        """Return the plan with smaller micro-batches and as many rows a step; ``None`` if there is no smaller one.
+
+        A step sees the same rows in the same order, so nothing but memory and speed changes.
+        """
+        sizes = [size for size in range(1, self.batch_size) if self.batch_size % size == 0]
+        if not sizes:
+            return None
+        times = self.batch_size // sizes[-1]
+        return replace(
+            self,
+            batch_size=sizes[-1],
+            gradient_accumulation_steps=self.gradient_accumulation_steps * times,
+        )
+
     def lines(self) -> list[str]:
         """Describe the run for ``--dry_run`` and for its start, one value a line."""
         values = {
             "steps": f"{self.steps:,} ({self.steps_per_epoch:,} an epoch)",
-            "rows a step": str(
-                self.batch_size * self.gradient_accumulation_steps * self.world_size
-            ),
+            "rows a step": str(self.rows_per_step),
         }
         for name in self.reasons:
             values[name] = _show(getattr(self, name))
@@ -92,6 +127,7 @@ def derive(
     tuner: TunerArguments,
     training: TrainingArguments,
     run: RunArguments,
+    evaluation: EvaluationArguments | None = None,
     *,
     items: int,
     evaluation_items: int = 0,
@@ -108,6 +144,7 @@ def derive(
         tuner: flags of what is trained.
         training: flags of how.
         run: flags of what is written.
+        evaluation: flags of what is measured.
         items: what one epoch goes through: samples, or packs.
         evaluation_items: samples to evaluate on; with none there is no evaluation.
         seed: of the order of rows and of dropout.
@@ -117,9 +154,14 @@ def derive(
         dtype: of the computation: ``fp32``, ``bf16`` or ``fp16``.
         checkpointing_needed: whether the memory estimate asks for gradient checkpointing; ``None``
             when there is no estimate, which counts as no.
+
+    Raises:
+        UsageError: a flag needs evaluations and there are none.
     """
     settled = _Settled({})
-    lora = tuner.sft_type == "lora"
+    evaluation = evaluation or EvaluationArguments()
+    _check_evaluated(evaluation, run.evaluation_strategy, evaluation_items)
+    generates = evaluation.predict_with_generate
     accumulation = settled.value(
         "gradient_accumulation_steps",
         training.gradient_accumulation_steps,
@@ -133,8 +175,15 @@ def derive(
     if steps <= 0:
         steps = max(1, math.ceil(training.num_train_epochs * steps_per_epoch))
     return TrainingPlan(
-        **_optimization(training, settled, lora=lora, steps=steps, given=given),
-        **_writing(run, settled, lora=lora, evaluation_items=evaluation_items),
+        **_optimization(training, settled, sft_type=tuner.sft_type, steps=steps, given=given),
+        **_writing(run, settled, sft_type=tuner.sft_type, evaluation_items=evaluation_items),
+        **_measuring(evaluation, settled),
+        eval_batch_size=settled.value(
+            "eval_batch_size",
+            training.eval_batch_size,
+            1 if generates else training.batch_size,
+            "predict_with_generate answers one row at a time" if generates else "as batch_size",
+        ),
         gradient_accumulation_steps=accumulation,
         steps_per_epoch=steps_per_epoch,
         steps=steps,
@@ -178,60 +227,104 @@ def _optimization(
     training: TrainingArguments,
     settled: _Settled,
     *,
-    lora: bool,
+    sft_type: str,
     steps: int,
     given: Container[str],
 ) -> dict[str, Any]:
     """Settle how the trained part is optimized."""
     copied = (
         *("batch_size", "num_train_epochs", "optim", "adam_beta1", "adam_beta2", "adam_epsilon"),
-        *("weight_decay", "max_grad_norm", "lr_scheduler_type"),
+        *("weight_decay", "max_grad_norm", "lr_scheduler_type", "auto_find_batch_size"),
+        *("full_determinism", "gpu_memory_fraction", "use_liger_kernel"),
     )
+    windows = sys.platform == "win32"
     if not training.warmup_steps and "warmup_steps" not in given:
         settled.reasons["warmup_steps"] = f"warmup_ratio {training.warmup_ratio:g} of {steps} steps"
     return {
         **{name: getattr(training, name) for name in copied},
         "warmup_steps": training.warmup_steps or math.ceil(training.warmup_ratio * steps),
-        "eval_batch_size": settled.value(
-            "eval_batch_size", training.eval_batch_size, training.batch_size, "as batch_size"
-        ),
         "learning_rate": settled.value(
             "learning_rate",
             training.learning_rate,
-            1e-4 if lora else 1e-5,
-            f"sft_type is {'lora' if lora else 'full'}",
+            1e-5 if sft_type == "full" else 1e-4,
+            f"sft_type is {sft_type}",
         ),
         "dataloader_num_workers": settled.value(
             "dataloader_num_workers",
             training.dataloader_num_workers,
-            0,
-            "batches are joined in the training process",
+            0 if windows else 1,
+            "Windows starts processes slowly"
+            if windows
+            else "batches are made ready beside training",
         ),
     }
 
 
 def _writing(
-    run: RunArguments, settled: _Settled, *, lora: bool, evaluation_items: int
+    run: RunArguments, settled: _Settled, *, sft_type: str, evaluation_items: int
 ) -> dict[str, Any]:
     """Settle when the run evaluates, saves and logs."""
     copied = (
         *("eval_steps", "save_strategy", "save_safetensors", "logging_steps", "logging_dir"),
-        "disable_tqdm",
+        *("disable_tqdm", "include_num_input_tokens_seen"),
     )
     evaluation: Strategy = run.evaluation_strategy if evaluation_items else "no"
     if evaluation != run.evaluation_strategy:
         settled.reasons["evaluation_strategy"] = "there are no rows to evaluate on"
-    kind = "lora" if lora else "full; optimizer states of all weights are large"
+    lora = sft_type == "lora"
+    large = "; optimizer states of all weights are large" if sft_type == "full" else ""
     return {
         **{name: getattr(run, name) for name in copied},
         "evaluation_strategy": evaluation,
         "save_steps": settled.value("save_steps", run.save_steps, run.eval_steps, "as eval_steps"),
         "save_only_model": settled.value(
-            "save_only_model", run.save_only_model, not lora, f"sft_type is {kind}"
+            "save_only_model", run.save_only_model, not lora, f"sft_type is {sft_type}{large}"
         ),
         "save_total_limit": None if run.save_total_limit in (None, -1) else run.save_total_limit,
         "report_to": run.trackers(),
     }
+
+
+def _measuring(evaluation: EvaluationArguments, settled: _Settled) -> dict[str, Any]:
+    """Settle what is measured, and which value of it is the best."""
+    copied = (
+        *("predict_with_generate", "load_best_model_at_end", "early_stopping_patience"),
+        *("early_stopping_threshold", "sample_answers"),
+    )
+    metric = evaluation.metric_for_best_model
+    if metric is None:
+        metric = "loss"
+        if evaluation.predict_with_generate:
+            metric = settled.value(
+                "best_metric", None, ANSWER_METRICS[0], "predict_with_generate is on"
+            )
+    metric = metric.removeprefix("eval_")
+    greater = evaluation.greater_is_better
+    return {
+        **{name: getattr(evaluation, name) for name in copied},
+        "best_metric": metric,
+        "greater_is_better": not metric.endswith("loss") if greater is None else greater,
+    }
+
+
+def _check_evaluated(evaluation: EvaluationArguments, strategy: Strategy, items: int) -> None:
+    """Refuse flags that evaluations decide about where there are none."""
+    if items and strategy != "no":
+        return
+    needing = {
+        "predict_with_generate": evaluation.predict_with_generate,
+        "load_best_model_at_end": evaluation.load_best_model_at_end,
+        "early_stopping_patience": evaluation.early_stopping_patience is not None,
+        "metric_for_best_model": evaluation.metric_for_best_model is not None,
+    }
+    why = (
+        "--evaluation_strategy no evaluates never; give steps or epoch"
+        if items
+        else "there are no rows to evaluate on; give --val_dataset, or a --dataset_test_ratio above 0"
+    )
+    for name, used in needing.items():
+        if used:
+            raise UsageError(f"--{name} needs evaluations, and {why}")
 
 
 def weights_dtype(sft_type: str, dtype: str) -> str:

@@ -4,59 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ft_core.checkpoints import atomic_directory, prune
-from ft_core.errors import FtError
+from ft_core.errors import UsageError
 from ft_core.recipe import LossOutput, Recipe
-from ft_core.tuner import Tuner
+from ft_core.samples import Sample
+from ft_train.callbacks import StopOnRequest
 from ft_train.compat import trainer_arguments, wrapped_loss_scale
-from ft_train.data import BatchOrder, Collator, MicroBatch, TrainData
-from ft_train.metrics import Clock, Tally, memory_gib, merge_totals, reduce_sums
+from ft_train.data import Collator, MicroBatch, TrainData
+from ft_train.evaluation import Evaluation
+from ft_train.extras import OPTIMIZERS, CheckpointWriter, Extras
+from ft_train.faults import not_a_number
+from ft_train.loaders import EpochLoader
+from ft_train.metrics import Clock, Tally, memory_gib, reduce_sums
+from ft_train.order import BatchOrder
 from ft_train.plan import TrainingPlan
 from ft_train.resume import STATE_FILE, RunState
-from ft_train.signals import ignore_interrupts
-
-
-class EpochLoader(DataLoader[Any]):
-    """A loader whose order follows the epoch and which draws nothing from the global random state."""
-
-    def __init__(self, rows: Any, order: BatchOrder, collator: Collator, **options: Any) -> None:
-        super().__init__(
-            rows,
-            batch_sampler=order,
-            collate_fn=collator,
-            generator=torch.Generator(),
-            worker_init_fn=ignore_interrupts,
-            **options,
-        )
-        self._order = order
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration takes."""
-        self._order.set_epoch(epoch)
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointWriter:
-    """How the weights of a run and the files beside them are written.
-
-    Attributes:
-        tuner: writes what was trained.
-        sidecars: writes tokenizer, generation config and arguments into the given directory.
-    """
-
-    tuner: Tuner
-    sidecars: Callable[[Path], None] | None = None
+from ft_train.weights import random_state, restore_weights, trained_weights
 
 
 class RecipeTrainer(Trainer):  # type: ignore[misc]
@@ -71,11 +43,13 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         writer: writes the weights.
         callbacks: watchers beyond transformers' own flow control.
         reference: the frozen model that some recipes compare with.
+        extras: what only some runs need.
     """
 
     # The loss of a step is normalised by its global counts here.
     loss_is_scaled_for_ga = True
     control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -89,25 +63,34 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         callbacks: list[TrainerCallback],
         clock: Clock,
         reference: torch.nn.Module | None = None,
+        extras: Extras | None = None,
     ) -> None:
         self.recipe, self.data, self.plan, self.reference = recipe, data, plan, reference
+        self.extras = extras or Extras()
         self.run_directory, self.writer, self.clock = run_directory, writer, clock
         self.tally, self.whole = Tally(), Tally()
         self.dropped: dict[str, int] = {}
         self.last_checkpoint: Path | None = None
         self._totals: dict[str, float] = {}
+        self._step_samples: list[Sample] = []
         self._evaluated: tuple[int, float] | None = None
+        self._best_weights: dict[str, torch.Tensor] | None = None
         super().__init__(
             model=model,
             args=trainer_arguments(plan, run_directory),
             train_dataset=data.train,
             eval_dataset=data.evaluation or None,
-            data_collator=Collator(recipe, data.train),
+            data_collator=Collator(recipe, data.rows),
             callbacks=callbacks,
         )
         for callback in [item for item in self.callback_handler.callbacks if item not in callbacks]:
             if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
                 self.remove_callback(callback)
+
+    @property
+    def plain_model(self) -> PreTrainedModel:
+        """The model without the wrappers of several processes."""
+        return self.accelerator.unwrap_model(self.model)
 
     # Rows and their order
 
@@ -146,9 +129,12 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[MicroBatch], None]:
         """Take the micro-batches of one step, and count their units over all ranks."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        samples = [sample for batch in batches for sample in batch.samples]
-        self._totals = reduce_sums(self.recipe.count(samples))
+        self._step_samples = [sample for batch in batches for sample in batch.samples]
+        self._totals = reduce_sums(self.recipe.count(self._step_samples))
         self.tally.steps += 1
+        if self.plan.include_num_input_tokens_seen:
+            tokens = reduce_sums({"tokens": sum(batch.tokens for batch in batches)})["tokens"]
+            self.state.num_input_tokens_seen += round(tokens)
         for batch in batches:
             for reason, number in batch.dropped.items():
                 self.dropped[reason] = self.dropped.get(reason, 0) + number
@@ -170,8 +156,7 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             self.tally.add(output, inputs.tokens, inputs.trained)
             self.whole.add(output, inputs.tokens, inputs.trained)
         if not math.isfinite(loss.item()):
-            rows = sorted({sample.row for sample in inputs.samples})
-            self._refuse_nan(f"the loss became {loss.item()}", f"rows {rows[:8]}")
+            self._refuse_nan(f"the loss became {loss.item()}", inputs.samples)
         self.accelerator.backward(loss)
         return loss.detach()
 
@@ -189,15 +174,28 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         value = norm.item() if isinstance(norm, torch.Tensor) else float(norm)
         # With fp16 the scaler skips steps whose gradients overflow; that is no fault.
         if self.plan.mixed_precision != "fp16" and not math.isfinite(value):
-            self._refuse_nan(f"the gradient became {value}", "all rows of the step")
+            self._refuse_nan(f"the gradient became {value}", self._step_samples)
         return value
 
-    def _refuse_nan(self, what: str, rows: str) -> None:
-        last = f"; the last checkpoint is {self.last_checkpoint}" if self.last_checkpoint else ""
-        raise FtError(
-            f"{what} in step {self.state.global_step + 1} ({rows}), so training can't go on; try a lower "
-            f"--learning_rate, --dtype fp32, or leave these rows out{last}"
+    def _refuse_nan(self, what: str, samples: Sequence[Sample]) -> NoReturn:
+        raise not_a_number(
+            what,
+            self.state.global_step + 1,
+            samples,
+            self.run_directory,
+            name_row=self.extras.name_row,
+            last_checkpoint=self.last_checkpoint,
         )
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Make the optimizer: one that ft brings, or transformers' by its name."""
+        factory = self.extras.optimizer or OPTIMIZERS.get(self.plan.optim)
+        if factory is not None and self.optimizer is None:
+            inner = self.model if model is None else model
+            decayed = frozenset(self.get_decay_parameter_names(inner))
+            self.optimizer = factory(inner, self.plan, decayed)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Count none: the estimate walks all parameters in every micro-batch, and nobody reads it."""
@@ -215,6 +213,8 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             logs["train_speed(iter/s)"] = round(self.tally.steps / seconds, 4)
             logs["tokens_per_second"] = round(totals["tokens"] / seconds, 1)
             logs["trained_tokens_per_second"] = round(totals["trained"] / seconds, 1)
+            if self.plan.include_num_input_tokens_seen:
+                logs["num_input_tokens_seen"] = self.state.num_input_tokens_seen
             self.tally = Tally()
         super().log(logs, None)
 
@@ -228,35 +228,34 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
     ) -> dict[str, float]:
         """Compute the loss over all evaluation rows, each token counting alike however they are batched."""
         start = time.monotonic()
-        tally, sums, counts, rows = Tally(), dict[str, float](), [], 0
-        self.model.eval()
-        with torch.no_grad(), self.accelerator.autocast():
-            for item in self.get_eval_dataloader(eval_dataset):
-                if item.filler:
-                    continue
-                batch = self._prepare_inputs(dict(item.batch))
-                output = self.recipe.loss(self.model, batch, self.reference)
-                for name, term in output.terms.items():
-                    key = f"{name}\t{term.unit}"
-                    sums[key] = sums.get(key, 0.0) + float(term.total)
-                counts.append(self.recipe.count(item.samples))
-                tally.add(output, item.tokens, item.trained)
-                rows += len(item.samples)
-        self.model.train()
-        sums, totals = reduce_sums(sums), reduce_sums(merge_totals(counts))
-        losses = [value / totals[key.partition("\t")[2]] for key, value in sums.items()]
+        evaluation = Evaluation(
+            self.recipe,
+            self.extras.answers if self.plan.predict_with_generate else None,
+            self.plan.seed,
+            lambda batch: self._prepare_inputs(dict(batch)),
+            self.accelerator.autocast,
+            self.reference,
+        )
+        batches = self.get_eval_dataloader(eval_dataset)
+        found, rows = evaluation.measure(self.model, self.plain_model, batches)
         seconds = time.monotonic() - start
-        metrics = {f"{metric_key_prefix}_loss": sum(losses) if losses else math.nan}
-        metrics |= {f"{metric_key_prefix}_{name}": value for name, value in tally.means().items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(seconds, 3)
-        total_rows = reduce_sums({"rows": rows})["rows"]
-        metrics[f"{metric_key_prefix}_samples_per_second"] = round(total_rows / seconds, 2)
+        metrics[f"{metric_key_prefix}_samples_per_second"] = round(rows / seconds, 2)
         self.clock.pause(seconds)
-        self._evaluated = (self.state.global_step, metrics[f"{metric_key_prefix}_loss"])
+        self._evaluated = (self.state.global_step, self._best_of(found))
         self.log(metrics)
         handler = self.callback_handler
         self.control = handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _best_of(self, found: Mapping[str, float]) -> float:
+        name = self.plan.best_metric
+        if name not in found:
+            raise UsageError(
+                f"--metric_for_best_model {name}: evaluation gives {', '.join(found)}; use one of these"
+            )
+        return found[name]
 
     # Checkpoints
 
@@ -282,7 +281,7 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             dist.barrier()
 
     def _write_checkpoint(self, directory: Path, random_states: list[Any]) -> None:
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.plain_model
         self.writer.tuner.save(model, directory, safe_serialization=self.plan.save_safetensors)
         if self.writer.sidecars is not None:
             self.writer.sidecars(directory)
@@ -307,11 +306,27 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         """Remember the checkpoint if the model in it has the lowest evaluation loss so far."""
         if self._evaluated is None or self._evaluated[0] != self.state.global_step:
             return
-        loss = self._evaluated[1]
-        if self.state.best_metric is None or loss < self.state.best_metric:
-            self.state.best_metric = loss
+        value, best = self._evaluated[1], self.state.best_metric
+        if best is None or (value > best if self.plan.greater_is_better else value < best):
+            self.state.best_metric = value
             self.state.best_global_step = self.state.global_step
             self.state.best_model_checkpoint = str(target)
+            if self.plan.load_best_model_at_end:
+                self._best_weights = trained_weights(self.model)
+
+    def load_best(self) -> bool:
+        """Put the best checkpoint's weights back, if they are not there already.
+
+        Returns:
+            Whether the model holds them now. A best checkpoint from before a resume stays on disk.
+        """
+        best = self.state.best_global_step
+        if best and best == self.state.global_step:
+            return True
+        if self._best_weights is None:
+            return False
+        restore_weights(self.model, self._best_weights)
+        return True
 
     def run_state(self) -> RunState:
         """Return what a resumed run must agree with."""
@@ -327,28 +342,10 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
     @property
     def stop_requested(self) -> bool:
         """Whether a signal ends this run; its checkpoint is then always complete."""
-        return bool(
-            self.control.should_training_stop and self.state.global_step < self.state.max_steps
+        return any(
+            isinstance(watcher, StopOnRequest) and watcher.stopped
+            for watcher in self.callback_handler.callbacks
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load nothing: the caller hands over a model that has the checkpoint's weights."""
-
-
-def random_state(device: str) -> dict[str, Any]:
-    """Return the states of all random generators in the form that transformers reads back."""
-    import random
-
-    import numpy as np
-
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "cpu": torch.random.get_rng_state(),
-    }
-    if device == "cuda":
-        single = not (dist.is_available() and dist.is_initialized())
-        state["cuda"] = (
-            torch.cuda.random.get_rng_state() if single else torch.cuda.random.get_rng_state_all()
-        )
-    return state

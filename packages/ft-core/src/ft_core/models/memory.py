@@ -36,6 +36,8 @@ class MemoryEstimate:
         optimizer: two float32 moments of each trained parameter.
         activations: kept from the forward to the backward pass of one micro-batch.
         logits: scores of the trained tokens, their softmax and gradient.
+        recomputed: activations that are kept with gradient checkpointing.
+        process: what the process holds besides; 0 on a GPU.
         free: what the device has free for all of it.
     """
 
@@ -44,6 +46,8 @@ class MemoryEstimate:
     optimizer: int
     activations: int
     logits: int
+    recomputed: int
+    process: int
     free: int
 
     @property
@@ -95,6 +99,8 @@ def estimate_training(
         optimizer=sum(parameter.numel() * 8 for parameter in trainable),
         activations=tokens * layers * int(config.hidden_size) * _ACTIVATION_VALUES * size,
         logits=trained * int(config.vocab_size) * (2 * size + 4),
+        recomputed=tokens * layers * int(config.hidden_size) * size,
+        process=0,
         free=free_memory(device) + (weights if loaded else 0),
     )
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from ft_core.recipe import Batch, LossOutput, Term, Totals
 from ft_core.samples import Sample
 from ft_core.sequences import join, pick_logprobs, token_logits
+
+Accuracy = Literal["token", "sentence"]
+"""What accuracy counts: trained tokens that are the most likely ones, or documents all of whose are."""
 
 LOGITS_CHUNK_BYTES = 1 << 30
 """Above this size the float32 logits of a micro-batch are not held at once."""
@@ -27,14 +31,25 @@ def collate_joined(samples: Sequence[Sample]) -> Batch:
     return join([sequence for sample in samples for sequence in sample.sequences])
 
 
-def next_token_loss(model: torch.nn.Module, batch: Batch) -> LossOutput:
-    """Sum the weighted cross-entropies of the trained tokens; evaluation also counts right guesses."""
+def next_token_loss(
+    model: torch.nn.Module, batch: Batch, accuracy: Accuracy = "token"
+) -> LossOutput:
+    """Sum the weighted cross-entropies of the trained tokens, and count right guesses."""
     logits = token_logits(model, batch)
     labels, weights = batch["labels"], batch["weights"]
     count = len(labels)
     rows = max(1, LOGITS_CHUNK_BYTES // (4 * logits.shape[-1]))
     logprobs = pick_logprobs(logits, labels, chunk=rows if count > rows else None)
-    metrics: dict[str, tuple[float, float]] = {}
-    if not torch.is_grad_enabled() and count:
-        metrics["acc"] = (float((logits.argmax(-1) == labels).sum()), float(count))
+    metrics = {"acc": _right(logits, batch, accuracy)} if count else {}
     return LossOutput({"loss": Term(-(logprobs * weights).sum(), "tokens")}, metrics)
+
+
+@torch.no_grad()
+def _right(logits: torch.Tensor, batch: Batch, accuracy: Accuracy) -> tuple[float, float]:
+    """Return how many guesses are right, and of how many."""
+    right = logits.argmax(-1) == batch["labels"]
+    if accuracy == "token":
+        return float(right.sum()), float(len(right))
+    documents: torch.Tensor = batch["documents"]
+    trained, wrong = set(documents.tolist()), set(documents[~right].tolist())
+    return float(len(trained) - len(wrong)), float(len(trained))

@@ -14,7 +14,7 @@ from ft_core.recipe import Batch, LossOutput, Totals
 from ft_core.samples import Dropped, Sample
 from ft_core.templates.template import Template
 from ft_core.templates.truncation import TruncationStrategy
-from ft_train.recipes.causal import collate_joined, count_tokens, next_token_loss
+from ft_train.recipes.causal import Accuracy, collate_joined, count_tokens, next_token_loss
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class PtRecipe:
         truncation_strategy: what happens to longer texts: ``split``, ``delete``, ``truncation_left``,
             ``right``, as ``ft_core.templates.truncate`` says. A conversation is never split.
         policy: what is learned of a row, and how much it counts.
+        accuracy: what the log's ``acc`` counts.
     """
 
     max_length: int = 2048
     truncation_strategy: TruncationStrategy = "split"
     policy: LossPolicy = field(default_factory=LossPolicy)
+    accuracy: Accuracy = "token"
     name: str = "pt"
 
     def __post_init__(self) -> None:
@@ -65,4 +67,4 @@ class PtRecipe:
         self, model: torch.nn.Module, batch: Batch, reference: torch.nn.Module | None
     ) -> LossOutput:
         """Return the cross-entropy of the trained tokens."""
-        return next_token_loss(model, batch)
+        return next_token_loss(model, batch, self.accuracy)

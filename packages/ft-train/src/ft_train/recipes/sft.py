@@ -14,7 +14,7 @@ from ft_core.recipe import Batch, LossOutput, Totals
 from ft_core.samples import Dropped, Sample
 from ft_core.templates.template import Template
 from ft_core.templates.truncation import TruncationStrategy
-from ft_train.recipes.causal import collate_joined, count_tokens, next_token_loss
+from ft_train.recipes.causal import Accuracy, collate_joined, count_tokens, next_token_loss
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class SftRecipe:
         truncation_strategy: what happens to longer ones. ``delete`` drops them, ``truncation_left`` cuts
             their beginning off, ``right`` their end.
         policy: what is learned of a row, and how much it counts.
+        accuracy: what the log's ``acc`` counts.
     """
 
     max_length: int = 2048
     truncation_strategy: TruncationStrategy = "delete"
     policy: LossPolicy = field(default_factory=LossPolicy)
+    accuracy: Accuracy = "token"
     name: str = "sft"
 
     def __post_init__(self) -> None:
@@ -61,4 +63,4 @@ class SftRecipe:
         self, model: torch.nn.Module, batch: Batch, reference: torch.nn.Module | None
     ) -> LossOutput:
         """Return the weighted cross-entropy of the trained tokens."""
-        return next_token_loss(model, batch)
+        return next_token_loss(model, batch, self.accuracy)

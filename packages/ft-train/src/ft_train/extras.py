@@ -1,0 +1,54 @@
+"""What a run is given beyond recipe, model, rows and plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from ft_core.models.memory import MemoryEstimate
+from ft_core.tuner import Tuner
+from ft_train.faults import NameRow
+from ft_train.generation import AnswerSettings
+from ft_train.optimizers.muon import muon
+from ft_train.plan import TrainingPlan
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWriter:
+    """How the weights of a run and the files beside them are written.
+
+    Attributes:
+        tuner: writes what was trained.
+        sidecars: writes tokenizer, generation config and arguments into the given directory.
+    """
+
+    tuner: Tuner
+    sidecars: Callable[[Path], None] | None = None
+
+
+OptimizerFactory = Callable[[PreTrainedModel, TrainingPlan, frozenset[str]], torch.optim.Optimizer]
+"""Makes the optimizer of a model, given the plan and the names of the parameters that shrink."""
+
+OPTIMIZERS: Mapping[str, OptimizerFactory] = {"muon": muon}
+"""Optimizers that transformers doesn't know, by the name that ``--optim`` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What only some runs need.
+
+    Attributes:
+        optimizer: makes the optimizer instead of ``plan.optim``.
+        answers: how the model answers, for evaluation by answers.
+        name_row: says where a row is, for errors that name rows.
+        estimate: of the memory the run takes, for advice where that runs out.
+    """
+
+    optimizer: OptimizerFactory | None = None
+    answers: AnswerSettings | None = None
+    name_row: NameRow | None = None
+    estimate: MemoryEstimate | None = None
