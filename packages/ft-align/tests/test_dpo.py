@@ -53,20 +53,50 @@ def test_equal_models_give_log_two_and_no_reward() -> None:
     assert result.chosen_rewards.tolist() == [0.0, 0.0]
 
 
-def test_extreme_margins_stay_finite() -> None:
-    far = torch.tensor([-1e5], requires_grad=True)
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize(
+    ("loss_type", "label_smoothing"), [*((name, 0.0) for name in DPO_LOSS_TYPES), ("sigmoid", 0.1)]
+)
+def test_extreme_margins_stay_finite(loss_type: str, label_smoothing: float, sign: float) -> None:
+    far = torch.tensor([sign * 1e5], requires_grad=True)
     zero = torch.zeros(1)
-    for label_smoothing in (0.0, 0.1):
-        loss = dpo_loss(
-            far, zero, zero, zero, beta=1.0, label_smoothing=label_smoothing
-        ).losses.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert torch.isfinite(loss) and far.grad is not None and torch.isfinite(far.grad).all()
+    one = torch.ones(1) if loss_type in ("ipo", "sigmoid_norm") else None
+    settings: dict[str, Any] = {"loss_type": loss_type, "label_smoothing": label_smoothing}
+    loss = dpo_loss(
+        far, zero, zero, zero, beta=1.0, chosen_tokens=one, rejected_tokens=one, **settings
+    ).losses.sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss) and far.grad is not None and torch.isfinite(far.grad).all()
+
+
+def test_exo_takes_the_smoothing_its_paper_recommends_where_none_is_given() -> None:
+    unsaid = dpo_loss(*GIVEN, loss_type="exo_pair").losses
+    assert (
+        unsaid.tolist()
+        == dpo_loss(*GIVEN, loss_type="exo_pair", label_smoothing=1e-3).losses.tolist()
+    )
+
+
+def test_sorting_losses_compare_distributions_not_pairs() -> None:
+    chosen, rejected = torch.tensor([1.0, 5.0]), torch.tensor([4.0, 2.0])
+    zero = torch.zeros(2)
+    unpaired = dpo_loss(chosen, rejected, zero, zero, beta=1.0, loss_type="aot_unpaired").losses
+    expected = [math.log1p(math.exp(1.0)), math.log1p(math.exp(-1.0))]  # gaps 1 - 2 and 5 - 4
+    assert unpaired.tolist() == pytest.approx(expected)
+    paired = dpo_loss(chosen, rejected, zero, zero, beta=1.0, loss_type="aot").losses
+    expected = [
+        math.log1p(math.exp(3.0)),
+        math.log1p(math.exp(-3.0)),
+    ]  # gaps -3 and 3 against 0 and 0
+    assert paired.tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("loss_type", "label_smoothing"),
-    [*((name, 0.0) for name in DPO_LOSS_TYPES), ("sigmoid", 0.3)],
+    [
+        *((name, 0.0) for name in DPO_LOSS_TYPES),
+        *((name, 0.3) for name in ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")),
+    ],
 )
 def test_gradients_match_finite_differences(loss_type: str, label_smoothing: float) -> None:
     generator = torch.Generator().manual_seed(3)
@@ -74,6 +104,7 @@ def test_gradients_match_finite_differences(loss_type: str, label_smoothing: flo
         torch.randn(5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)
     ]
     reference = [torch.randn(5, generator=generator, dtype=torch.float64) for _ in range(2)]
+    lengths = torch.tensor([3, 1, 2, 5, 4]) if loss_type in ("ipo", "sigmoid_norm") else None
 
     def losses(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         return dpo_loss(
@@ -83,6 +114,8 @@ def test_gradients_match_finite_differences(loss_type: str, label_smoothing: flo
             beta=0.8,
             loss_type=loss_type,
             label_smoothing=label_smoothing,
+            chosen_tokens=lengths,
+            rejected_tokens=lengths,
         ).losses
 
     assert torch.autograd.gradcheck(losses, tuple(policy))
@@ -103,7 +136,9 @@ def test_rewards_carry_no_gradient() -> None:
         ({"beta": float("nan")}, "beta nan"),
         ({"label_smoothing": 0.5}, "label_smoothing 0.5"),
         ({"label_smoothing": -0.1}, "label_smoothing -0.1"),
-        ({"label_smoothing": 0.1, "loss_type": "hinge"}, "no meaning for loss_type hinge"),
+        ({"label_smoothing": 0.1, "loss_type": "hinge"}, "no meaning for the loss hinge"),
+        ({"loss_type": "simpo"}, "it is one of simpo, cpo"),
+        ({"loss_type": "sigmoid_norm"}, "give chosen_tokens and rejected_tokens"),
         ({"chosen_tokens": torch.ones(2), "loss_type": "ipo"}, "give both or neither"),
         (
             {"chosen_tokens": torch.ones(2), "rejected_tokens": torch.ones(2)},
