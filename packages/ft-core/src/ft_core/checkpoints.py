@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 from ft_core.errors import FtError, ModelError, UsageError
 from ft_core.hub.files import missing_weights
+from ft_core.tuner import WHOLE_MODEL, SftType
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 ARGUMENTS_FILE = "sft_args.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+OLDER_FOLDER = "default"
+"""Where ``--tuner_backend swift`` puts an adapter inside a checkpoint."""
 
 SAVED_ARGUMENTS = (
     "model_type",
@@ -78,7 +81,8 @@ _PATHS = (
     "hqq_dynamic_config_path",
 )
 
-Kind = Literal["lora", "full"]
+_ON_PEFT = frozenset({"lora", "adalora", "ia3", "vera", "boft", "fourierft"})
+_NATIVE = frozenset({"adapter"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +91,22 @@ class SavedCheckpoint:
 
     Attributes:
         path: its directory, absolute.
-        kind: ``lora`` (an adapter, which needs its base model) or ``full`` (a whole model).
+        kind: the tuner that made it.
         arguments: all of its ``sft_args.json``; empty for a checkpoint that ft didn't write.
         base: what an adapter's configuration names as its base model; ``None`` for a whole model.
         base_revision: the revision of ``base`` on its hub, where the adapter names one.
     """
 
     path: Path
-    kind: Kind
+    kind: SftType
     arguments: Mapping[str, Any]
     base: str | None = None
     base_revision: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole model; an adapter needs its base."""
+        return self.kind in WHOLE_MODEL
 
 
 @contextmanager
@@ -155,14 +164,16 @@ def open_checkpoint(path: str | Path) -> SavedCheckpoint:
     arguments = (
         _read_json(directory / ARGUMENTS_FILE) if (directory / ARGUMENTS_FILE).is_file() else {}
     )
-    if (directory / ADAPTER_CONFIG).is_file():
-        return _open_adapter(directory, arguments)
+    for folder in (directory, directory / OLDER_FOLDER):
+        if (folder / ADAPTER_CONFIG).is_file():
+            return _open_adapter(directory, folder, arguments)
     if (directory / "config.json").is_file():
         if missing := missing_weights(directory):
             raise ModelError(
                 f"--ckpt_dir {path}: has config.json but no {missing[0]}; the copy is incomplete"
             )
-        return SavedCheckpoint(directory, "full", arguments)
+        trained: SftType = "llamapro" if arguments.get("sft_type") == "llamapro" else "full"
+        return SavedCheckpoint(directory, trained, arguments)
     checkpoints = list_checkpoints(directory)
     if checkpoints:
         names = ", ".join(item.name for item in checkpoints)
@@ -274,21 +285,36 @@ def prune(
     return surplus
 
 
-def _open_adapter(directory: Path, arguments: Mapping[str, Any]) -> SavedCheckpoint:
-    config = _read_json(directory / ADAPTER_CONFIG)
-    if not any((directory / name).is_file() for name in ADAPTER_WEIGHTS):
+def _open_adapter(directory: Path, folder: Path, arguments: Mapping[str, Any]) -> SavedCheckpoint:
+    config = _read_json(folder / ADAPTER_CONFIG)
+    if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
         raise ModelError(
             f"--ckpt_dir {directory}: has {ADAPTER_CONFIG} but no adapter weights ({ADAPTER_WEIGHTS[0]}); "
             "the copy is incomplete"
         )
-    kind = str(config.get("peft_type", "")).lower()
-    if kind != "lora":
-        raise ModelError(
-            f"--ckpt_dir {directory}: is an adapter of type {kind or 'unknown'}; lora can be loaded"
-        )
     return SavedCheckpoint(
-        directory, "lora", arguments, config.get("base_model_name_or_path"), config.get("revision")
+        directory,
+        _adapter_kind(directory, config, arguments),
+        arguments,
+        config.get("base_model_name_or_path"),
+        config.get("revision"),
     )
+
+
+def _adapter_kind(
+    directory: Path, config: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> SftType:
+    """Return the tuner of an adapter; LongLoRA's is one of LoRA, so what was saved with it tells."""
+    native = config.get("ft_tuner")
+    kind = str(native or config.get("swift_type") or config.get("peft_type") or "unknown").lower()
+    if kind not in (_NATIVE if native else _ON_PEFT | {"longlora"}):
+        known = ", ".join(sorted(_ON_PEFT | _NATIVE))
+        raise ModelError(
+            f"--ckpt_dir {directory}: is an adapter of type {kind}; {known} can be loaded"
+        )
+    if kind == "lora" and arguments.get("sft_type") == "longlora":
+        return "longlora"
+    return cast(SftType, kind)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

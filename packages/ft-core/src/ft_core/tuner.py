@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+SftType = Literal[
+    "lora",
+    "full",
+    "longlora",
+    "adalora",
+    "ia3",
+    "llamapro",
+    "adapter",
+    "vera",
+    "boft",
+    "fourierft",
+]
+"""The tuners of ft by name, as ``--sft_type`` takes them."""
+
+WHOLE_MODEL = frozenset({"full", "llamapro"})
+"""Tuners whose checkpoints are whole models; those of the others need their base."""
+
+UNMERGEABLE: Mapping[str, str] = {
+    "adapter": "its bottlenecks bend what goes through them, and no matrix of the model can hold that"
+}
+"""Tuners whose checkpoints can't be folded into the model's weights, and why."""
 
 
 @dataclass(frozen=True, slots=True)

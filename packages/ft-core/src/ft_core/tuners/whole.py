@@ -1,4 +1,4 @@
-"""What LoRA trains whole beside its matrices: chosen modules, and the rows of new tokens.
+"""What is trained whole beside an adapter: chosen modules, and the rows of new tokens.
 
 peft wraps such modules. What it saves is plain peft; what it doesn't do by itself is done here: exact
 names, tied embeddings, float32 for training, and folding them into the model.
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from ft_core.errors import ModelError, UsageError
 from ft_core.models.modules import endings, find_whole
 from ft_core.models.vocabulary import resize_vocabulary, vocabulary_rows
-from ft_core.tuners.lora.settings import LoraSettings
+from ft_core.tuners.targets import TargetSettings
 
 _TIED_NAMES = frozenset({"embed_tokens", "lm_head"})
 """Names by which peft notices that what is trained whole is tied."""
@@ -46,12 +46,16 @@ class Whole:
     tied: bool = False
     notes: tuple[str, ...] = ()
 
-    def config(self) -> dict[str, Any]:
-        """Return the values of ``peft.LoraConfig`` that say so."""
+    def config(self, *, ties: bool = True) -> dict[str, Any]:
+        """Return the values of peft's configuration that say so.
+
+        Args:
+            ties: whether the configuration is one that knows tied modules, as ``peft.LoraConfig``.
+        """
         values: dict[str, Any] = {}
         if self.names:
             values["modules_to_save"] = list(self.names)
-        if self.tied:
+        if self.tied and ties:
             values["ensure_weight_tying"] = True
         if self.tokens:
             values["trainable_token_indices"] = {
@@ -60,7 +64,7 @@ class Whole:
         return values
 
 
-def find_whole_parts(model: PreTrainedModel, settings: LoraSettings) -> Whole:
+def find_whole_parts(model: PreTrainedModel, settings: TargetSettings) -> Whole:
     """Decide what is trained whole.
 
     Raises:
@@ -122,6 +126,20 @@ def settle(adapted: PeftModel, whole: Whole) -> None:
         # It takes the head off the list, and without it wouldn't find the tie again when it loads.
         adapted.active_peft_config.modules_to_save = list(whole.names)
     _widen(adapted)
+    tie_copies(adapted)
+
+
+def tie_copies(adapted: PeftModel) -> None:
+    """Let modules that are trained whole share weights where those they were made from do."""
+    first: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    for wrapper in adapted.modules():
+        if not isinstance(wrapper, ModulesToSaveWrapper):
+            continue
+        trained = wrapper.modules_to_save[wrapper.active_adapters[0]]
+        for name, parameter in list(trained.named_parameters()):
+            owner, _, leaf = name.rpartition(".")
+            original = getattr(wrapper.original_module.get_submodule(owner), leaf)
+            setattr(trained.get_submodule(owner), leaf, first.setdefault(original, parameter))
 
 
 def fit_rows(model: PreTrainedModel, directory: Path) -> None:
