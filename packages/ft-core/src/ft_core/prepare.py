@@ -32,6 +32,7 @@ from ft_core.models.resolution import ModelSource, resolve_model
 from ft_core.registry import run_register_file
 from ft_core.templates import TEMPLATES, ChosenTemplate, choose_template
 from ft_core.tokenizer import Tokenizer
+from ft_core.tuner import WHOLE_MODEL
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -122,7 +123,7 @@ class Prepared:
             arguments.dtype,
             spec,
             device,
-            trains_all=sft_type == "full",
+            trains_all=sft_type in WHOLE_MODEL,
             weights=quantization or stored,
         )
         attention = choose_attention(
@@ -320,7 +321,7 @@ def default_device() -> str:
 
 
 def _source(model: ModelArguments, checkpoint: SavedCheckpoint | None) -> ModelSource:
-    if checkpoint is not None and checkpoint.kind == "full":
+    if checkpoint is not None and checkpoint.whole:
         named = model.model_type
         registered = named if named is not None and find_by_name(named) is not None else None
         return resolve_model(registered, str(checkpoint.path))

@@ -25,6 +25,7 @@ from ft_core.hub.cache import Report, report_to_stderr
 from ft_core.models.dtype import TORCH_DTYPES
 from ft_core.models.loading import base_source, load_with_adapter
 from ft_core.models.resolution import ModelSource
+from ft_core.tuner import UNMERGEABLE
 from ft_core.tuners import TUNERS
 
 DtypeChoice = Literal["AUTO", "bf16", "fp16", "fp32"]
@@ -124,7 +125,7 @@ def merge_checkpoint(
         FtError: the output can't be written.
     """
     checkpoint = open_checkpoint(ckpt_dir)
-    _refuse_whole_model(checkpoint)
+    _refuse_unmergeable(checkpoint)
     target = _target(checkpoint, output_dir)
     _check_target(target, checkpoint, overwrite=overwrite)
     place = _device(device)
@@ -195,12 +196,17 @@ def _writable(dtype: object) -> torch.dtype:
     return dtype if isinstance(dtype, torch.dtype) and dtype in DTYPE_NAMES else torch.float32
 
 
-def _refuse_whole_model(checkpoint: SavedCheckpoint) -> None:
-    if checkpoint.kind != "full":
+def _refuse_unmergeable(checkpoint: SavedCheckpoint) -> None:
+    if reason := UNMERGEABLE.get(checkpoint.kind):
+        raise ModelError(
+            f"--ckpt_dir {checkpoint.path}: was trained with --sft_type {checkpoint.kind} and can't be merged: {reason}; "
+            f"use it as it is: ft infer --ckpt_dir {checkpoint.path}"
+        )
+    if not checkpoint.whole:
         return
     raise ModelError(
         f"--ckpt_dir {checkpoint.path}: holds a whole model, not an adapter (it was trained with "
-        "--sft_type full, or is merged already), so there is nothing to merge; use it as it is: "
+        f"--sft_type {checkpoint.kind}, or is merged already), so there is nothing to merge; use it as it is: "
         f"ft infer --ckpt_dir {checkpoint.path}"
     )
 

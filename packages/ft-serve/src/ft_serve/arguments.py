@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from ft_core.command.group import ArgumentGroup, flag
 from ft_core.errors import UsageError
+from ft_core.tuner import SftType
 
 
 class CheckpointArguments(ArgumentGroup):
@@ -22,7 +23,7 @@ class CheckpointArguments(ArgumentGroup):
     load_dataset_config: bool = False
     """Also take from it which rows it was trained and evaluated on."""
 
-    sft_type: Literal["lora", "full"] = "lora"
+    sft_type: SftType = "lora"
     """How the checkpoint was trained. It is read off the checkpoint; a value that contradicts it is refused."""
 
 

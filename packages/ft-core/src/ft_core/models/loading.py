@@ -121,7 +121,7 @@ def load_with_adapter(
 
     Args:
         directory: the base model.
-        adapter: a checkpoint of kind ``lora``.
+        adapter: a checkpoint that holds an adapter.
         trainable: whether the adapter can be trained on.
         **how: as for ``load_model`` (``dtype``, ``attention``, ``device``, ``name``, …). Without ``rope``
             the base's positions are stretched as they were in training.
@@ -161,7 +161,7 @@ def load_checkpoint(
     """
     if not isinstance(checkpoint, SavedCheckpoint):
         checkpoint = open_checkpoint(checkpoint)
-    if checkpoint.kind == "full":
+    if checkpoint.whole:
         return load_model(checkpoint.path, for_training=trainable, report=report, **how)
     source = source or base_source(checkpoint)
     directory = fetch(source, report=report)
@@ -182,7 +182,7 @@ def base_source(checkpoint: SavedCheckpoint) -> ModelSource:
     model_type = saved.get("model_type")
     if model_type is not None and find_by_name(model_type) is None:
         model_type = None
-    if checkpoint.kind == "full":
+    if checkpoint.whole:
         return resolve_model(model_type, str(checkpoint.path))
     given = saved.get("model_id_or_path")
     if model_type or given:

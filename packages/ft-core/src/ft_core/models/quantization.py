@@ -41,22 +41,25 @@ class MethodInfo:
     install: str
 
 
+_BESIDE = ("lora", "longlora", "adapter")
+"""Tuners that leave the weights as they are, so that any quantization will do."""
+
 METHODS: Mapping[Method, MethodInfo] = {
     "bnb": MethodInfo(
         (4, 8),
         ("cpu", "cuda", "xpu"),
-        ("lora",),
+        (*_BESIDE, "adalora", "ia3"),
         "bitsandbytes",
         "bitsandbytes",
         "pip install 'ft-core[bnb]'",
     ),
     "hqq": MethodInfo(
-        (1, 2, 3, 4, 8), ("cpu", "cuda"), ("lora",), "hqq", "hqq", "pip install 'ft-core[hqq]'"
+        (1, 2, 3, 4, 8), ("cpu", "cuda"), _BESIDE, "hqq", "hqq", "pip install 'ft-core[hqq]'"
     ),
     "eetq": MethodInfo(
         (8,),
         ("cuda",),
-        ("lora",),
+        _BESIDE,
         "kernels, which fetches EETQ's",
         "kernels",
         "pip install kernels",
@@ -75,6 +78,7 @@ class StoredMethodInfo:
         install: the command that brings it.
         devices: torch's device types it runs on; empty means any.
         gpu_dtype: data type that its kernels on GPUs compute in, where they know only one.
+        sft_types: what can be trained on top of its weights.
     """
 
     modules: tuple[str, ...]
@@ -82,17 +86,25 @@ class StoredMethodInfo:
     install: str
     devices: tuple[str, ...] = ()
     gpu_dtype: Literal["bf16", "fp16"] | None = None
+    sft_types: tuple[str, ...] = _BESIDE
 
 
 STORED: Mapping[str, StoredMethodInfo] = {
     "gptq": StoredMethodInfo(
-        ("gptqmodel", "optimum"), "GPTQModel and optimum", "pip install 'ft-quant[gptq]'"
+        ("gptqmodel", "optimum"),
+        "GPTQModel and optimum",
+        "pip install 'ft-quant[gptq]'",
+        sft_types=(*_BESIDE, "adalora"),
     ),
     "awq": StoredMethodInfo(
         ("gptqmodel",), "GPTQModel", "pip install 'ft-quant[gptq]'", gpu_dtype="fp16"
     ),
     "bitsandbytes": StoredMethodInfo(
-        ("bitsandbytes",), "bitsandbytes", "pip install 'ft-core[bnb]'", METHODS["bnb"].devices
+        ("bitsandbytes",),
+        "bitsandbytes",
+        "pip install 'ft-core[bnb]'",
+        METHODS["bnb"].devices,
+        sft_types=METHODS["bnb"].sft_types,
     ),
     "eetq": StoredMethodInfo(
         ("kernels",), "kernels", "pip install kernels", ("cuda",), gpu_dtype="fp16"
@@ -319,12 +331,13 @@ def _check_stored(stored: StoredQuantization, device: str, sft_type: str | None)
             "this model's files are quantized by hqq in the form of older transformers, which today's can't read; "
             "take the unquantized model and give --quant_method hqq --quantization_bit 4"
         )
-    if sft_type == "full":
-        raise UsageError(
-            f"--sft_type full can't train this model: its weights are stored quantized ({stored}); give "
-            "--sft_type lora, or the unquantized model"
-        )
     info = STORED.get(stored.method)
+    allowed = _BESIDE if info is None else info.sft_types
+    if sft_type is not None and sft_type not in allowed:
+        raise UsageError(
+            f"--sft_type {sft_type} can't train this model: its weights are stored quantized ({stored}); give "
+            f"--sft_type {' or '.join(allowed)}, or the unquantized model"
+        )
     if info is None:
         return
     kind = device.partition(":")[0]

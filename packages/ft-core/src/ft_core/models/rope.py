@@ -126,7 +126,7 @@ def rope_of_checkpoint(
 ) -> RopeScaling | None:
     """Return the scaling that an adapter was trained with, for the base in ``directory``."""
     kind = checkpoint.arguments.get("rope_scaling")
-    if checkpoint.kind == "full" or kind is None:
+    if checkpoint.whole or kind is None:
         return None
     return choose_rope(
         kind,

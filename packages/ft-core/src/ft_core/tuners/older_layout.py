@@ -103,7 +103,7 @@ def _read(folder: Path) -> dict[str, Any]:
                     folder / name, map_location="cpu", weights_only=True
                 )
                 return found
-            return load_file(folder / name)
+            return dict(load_file(folder / name))
     raise ModelError(f"{folder} has no {ADAPTER_WEIGHTS[0]}; the copy is incomplete")
 
 

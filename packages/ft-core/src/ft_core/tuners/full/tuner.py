@@ -1,4 +1,4 @@
-"""All weights are trained; a checkpoint is a whole model that plain transformers loads."""
+"""The weights themselves are trained, all or some; a checkpoint is a whole model that plain transformers loads."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ft_core.errors import ModelError
+from ft_core.errors import ModelError, UsageError
 from ft_core.tuners.full.settings import FullSettings
 
 
 class FullTuner:
-    """Trains every weight of the model."""
+    """Trains the weights of the model."""
 
     name = "full"
 
     def apply(self, model: PreTrainedModel, settings: FullSettings) -> PreTrainedModel:
-        """Return the model with gradients on for all weights.
+        """Return the model with gradients on for all weights but those that are frozen.
 
         Raises:
             ModelError: its weights are fp16, in which small steps vanish, or quantized.
+            UsageError: nothing is left to train, or no parameter has a name that is given.
         """
         if getattr(model.config, "quantization_config", None) is not None:
             raise ModelError(
@@ -31,7 +32,9 @@ class FullTuner:
             raise ModelError(
                 "weights that are all trained can't be fp16; load the model with --dtype bf16 or fp32"
             )
-        return model.requires_grad_(True)
+        model.requires_grad_(True)
+        _freeze(model, settings)
+        return model
 
     def save(
         self, model: PreTrainedModel, directory: Path, *, safe_serialization: bool = True
@@ -65,6 +68,37 @@ class FullTuner:
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return the model: it is whole already."""
         return model
+
+
+def _freeze(model: PreTrainedModel, settings: FullSettings) -> None:
+    """Freeze the parameters whose cumulative count, in the model's order, is within the given share."""
+    named = list(model.named_parameters())
+    quota = int(sum(parameter.numel() for _, parameter in named) * settings.freeze_parameters)
+    for _, parameter in named:
+        quota -= parameter.numel()
+        if quota < 0:
+            break
+        parameter.requires_grad = False
+    for start in settings.additional_trainable_parameters:
+        # A tied head is the embedding by another name.
+        found = [
+            parameter
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if name.startswith(start)
+        ]
+        if not found:
+            tops = dict.fromkeys(".".join(name.split(".")[:2]) for name, _ in named)
+            raise UsageError(
+                f"--additional_trainable_parameters {start}: no parameter's name begins so; they begin with "
+                f"{', '.join(tops)}"
+            )
+        for parameter in found:
+            parameter.requires_grad = True
+    if not any(parameter.requires_grad for _, parameter in named):
+        raise UsageError(
+            f"--freeze_parameters {settings.freeze_parameters:g} leaves nothing to train; give less, or name what is "
+            "trained with --additional_trainable_parameters"
+        )
 
 
 def _pickle(model: PreTrainedModel, directory: Path) -> None:

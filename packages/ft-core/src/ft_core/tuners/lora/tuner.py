@@ -120,6 +120,7 @@ def _attach(
         use_rslora=settings.use_rslora,
         init_lora_weights=init,
         **({"target_parameters": list(tensors)} if tensors else {}),
+        **({"corda_config": CordaConfig(corda_method="kpm")} if init == "corda" else {}),
     )
     if init == "corda":
         _look_for_corda(model, config, settings)
@@ -143,8 +144,12 @@ def _initialization(model: PreTrainedModel, settings: LoraSettings) -> bool | st
 
 def _look_for_corda(model: PreTrainedModel, config: LoraConfig, settings: LoraSettings) -> None:
     run = _rows_of(settings)
-    config.corda_config = CordaConfig(corda_method="kpm")
-    preprocess_corda(model, config, run_model=lambda: run(model))
+    try:
+        preprocess_corda(model, config, run_model=lambda: run(model))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"--init_lora_weights corda can't begin an adapter of {type(model).__name__}: {error}; use pissa or eva"
+        ) from error
 
 
 def _rows_of(settings: LoraSettings) -> Callable[[PreTrainedModel], None]:
