@@ -18,6 +18,7 @@ from ft_train import (
 )
 from ft_train.compat import check_device
 from ft_train.evaluation_arguments import EvaluationArguments
+from ft_train.tuner_arguments import LoraArguments
 
 
 def plan(tuner=None, training=None, run=None, evaluation=None, **options):
@@ -220,9 +221,9 @@ def test_no_trackers():
 @pytest.mark.parametrize(
     ("group", "values"),
     [
-        (TunerArguments, {"lora_rank": -1}),
-        (TunerArguments, {"lora_rank": 0}),
-        (TunerArguments, {"lora_dropout": 1.0}),
+        (LoraArguments, {"lora_rank": -1}),
+        (LoraArguments, {"lora_rank": 0}),
+        (LoraArguments, {"lora_dropout": 1.0}),
         (TrainingArguments, {"batch_size": 0}),
         (TrainingArguments, {"learning_rate": -1}),
         (TrainingArguments, {"adam_beta1": 1.0}),

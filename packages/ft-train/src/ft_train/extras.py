@@ -43,12 +43,14 @@ class Extras:
 
     Attributes:
         optimizer: makes the optimizer instead of ``plan.optim``.
+        penalty: a term of the model alone that each step's loss gets once; the log leaves it out.
         answers: how the model answers, for evaluation by answers.
         name_row: says where a row is, for errors that name rows.
         estimate: of the memory the run takes, for advice where that runs out.
     """
 
     optimizer: OptimizerFactory | None = None
+    penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
     answers: AnswerSettings | None = None
     name_row: NameRow | None = None
     estimate: MemoryEstimate | None = None

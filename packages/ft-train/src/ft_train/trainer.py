@@ -157,7 +157,10 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             self.whole.add(output, inputs.tokens, inputs.trained)
         if not math.isfinite(loss.item()):
             self._refuse_nan(f"the loss became {loss.item()}", inputs.samples)
-        self.accelerator.backward(loss)
+        penalty = self.extras.penalty
+        # It belongs to the step, of which this is one of several micro-batches.
+        share = 0 if penalty is None else penalty(model) / self.current_gradient_accumulation_steps
+        self.accelerator.backward(loss + share)
         return loss.detach()
 
     def _normalise(self, output: LossOutput, inputs: MicroBatch) -> torch.Tensor:

@@ -27,7 +27,9 @@ from ft_core.prepare import Prepared, prepare, to_stderr
 from ft_core.runs import Run
 from ft_data.arguments import DataArguments, EncodingArguments, MixArguments
 from ft_train.arguments import RunArguments, TrainingArguments
-from ft_train.tuner_arguments import TunerArguments
+from ft_train.optimizer_arguments import OPTIMIZER_GROUPS
+from ft_train.rules import check_rules, flags_without_effect
+from ft_train.tuner_arguments import TUNER_GROUPS, TunerArguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,8 +48,9 @@ GROUPS = (
     MixArguments,
     EncodingArguments,
     LossArguments,
-    TunerArguments,
+    *TUNER_GROUPS,
     TrainingArguments,
+    *OPTIMIZER_GROUPS,
     RunArguments,
 )
 
@@ -63,6 +66,8 @@ def run(invocation: Invocation) -> None:
         )
     say = to_stderr if is_main() else _nothing
     recipe = build_recipe(invocation.command.name, invocation)
+    for note in flags_without_effect(invocation):
+        say(note)
     resume = _checkpoint_to_resume(invocation)
     prepared = prepare(
         invocation.get(ModelArguments),
@@ -111,38 +116,45 @@ class _Job:
         """Load the weights and train them."""
         from transformers import set_seed
 
-        from ft_core.tuners import TUNERS
-        from ft_train import train
+        from ft_core.tuners.backends import tuner_for
+        from ft_train import Extras, train
+        from ft_train.tuning import tuning_of
 
         set_seed(self.invocation.get(ModelArguments).seed)  # adapters begin with random weights
         model = self.prepared.load(self.how, for_training=True)
-        if self.prepared.checkpoint is None or self.prepared.checkpoint.kind == "full":
+        if self.prepared.checkpoint is None or self.prepared.checkpoint.whole:
             model = self.attach(model)
         plan = self.explain(model, loaded=True)
+        tuner, tuning = self.invocation.get(TunerArguments), tuning_of(self.invocation, plan)
         arguments = self.invocation.get(RunArguments)
         return train(
             self.recipe,
             model,
-            TUNERS.get(self.invocation.get(TunerArguments).sft_type),
+            tuner_for(tuner.sft_type, tuner.tuner_backend),
             self.data.train_data(),
             plan,
             run.directory,
             sidecars=partial(_write_sidecars, self.prepared, self.saved_values()),
             resume=Path(self.resume) if self.resume and not arguments.resume_only_model else None,
+            extras=Extras(optimizer=tuning.optimizer, penalty=tuning.penalty),
+            callbacks=tuning.watchers,
             info={"model_info": {"name": self.prepared.name}, "dataset_info": self.data.counts()},
         )
 
     def attach(self, model: PreTrainedModel) -> PreTrainedModel:
         """Make the model trainable."""
         from ft_core.tuners import TUNERS
+        from ft_train.looking import run_on_rows
+        from ft_train.tuner_settings import ModelFacts, tuner_settings
 
-        arguments = self.invocation.get(TunerArguments)
         spec = self.prepared.source.spec
-        tuner: Tuner = TUNERS.get(arguments.sft_type)
-        settings = arguments.settings(
-            () if spec is None else spec.target_modules, self.prepared.new_token_ids
+        tuner: Tuner = TUNERS.get(self.invocation.get(TunerArguments).sft_type)
+        facts = ModelFacts(
+            default_targets=() if spec is None else spec.target_modules,
+            new_token_ids=self.prepared.new_token_ids,
+            run=lambda model: run_on_rows(model, self.recipe, self.data.train_data()),
         )
-        return tuner.apply(model, settings)
+        return tuner.apply(model, tuner_settings(self.invocation, facts))
 
     def explain(self, model: PreTrainedModel, *, loaded: bool) -> TrainingPlan:
         """Settle the plan and print it."""
@@ -311,6 +323,7 @@ SFT = Command(
     GROUPS,
     run,
     saved=_saved,
+    checks=(check_rules,),
     dry_run=True,
     epilog="ft sft --model_type smollm2-135m-instruct --dataset rows.jsonl --lora_rank 16",
 )
@@ -327,6 +340,7 @@ PT = Command(
         "eval_steps": 500,
     },
     saved=_saved,
+    checks=(check_rules,),
     dry_run=True,
     epilog="ft pt --model_type smollm2-135m-instruct --dataset texts.jsonl --max_length 1024",
 )
