@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import AttentionMaskInterface
@@ -86,12 +87,15 @@ def shifted_attention(
     parts = []
     for heads, shifted in ((slice(half), False), (slice(half, None), True)):
         mask = _grouped(attention_mask, query, share, shifted=shifted)
-        part, _ = documents.joined_attention(
-            *(module, query[:, heads], key[:, heads], value[:, heads], mask),
-            dropout=dropout,
-            scaling=scaling,
-            **options,
-        )
+        own = (query[:, heads], key[:, heads], value[:, heads])
+        if mask.dtype == torch.int32:
+            part, _ = documents.joined_attention(
+                module, *own, mask, dropout=dropout, scaling=scaling, **options
+            )
+        else:
+            part = scaled_dot_product_attention(
+                *own, attn_mask=mask, dropout_p=dropout, scale=scaling
+            ).transpose(1, 2)
         parts.append(part)
     return torch.cat(parts, dim=2), None
 
