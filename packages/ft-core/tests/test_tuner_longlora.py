@@ -56,7 +56,7 @@ def test_it_is_softmax_over_the_papers_groups(key_heads: int, tmp_path: Path) ->
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 16, 33])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_groups_cover_a_document_once(length: int, shifted: bool) -> None:
-    starts = group_starts(10, 10 + length, 0.25, shifted=shifted)
+    starts = group_starts(10, 10 + length, None, shifted=shifted)
     assert starts[0] == 10 and starts == sorted(set(starts)) and starts[-1] < 10 + length
     longest = -(-length // 4)
     sizes = [b - a for a, b in zip(starts, [*starts[1:], 10 + length], strict=True)]
@@ -89,6 +89,28 @@ def test_joined_documents_train_as_if_apart(architecture: str, tmp_path: Path) -
         padded[row, : ids.shape[1]], mask[row, : ids.shape[1]] = ids[0], 1
     whole = scores(model, padded[1:2], attention_mask=mask[1:2])
     torch.testing.assert_close(whole, apart[:, 9:25], rtol=0, atol=1e-5)
+
+
+def test_groups_of_a_given_length_leave_short_documents_whole(tmp_path: Path) -> None:
+    assert group_starts(0, 20, 8, shifted=False) == [0, 8, 16]
+    assert group_starts(0, 20, 8, shifted=True) == [0, 4, 12]
+    model = model_of(tmp_path / "base", "llama")
+    ids = torch.randint(5, 300, (1, 24))
+    before = scores(model, ids)
+    tuner, settings = TUNERS.get("longlora"), LongLoraSettings(dropout=0.0, context_length=400)
+    model = tuner.apply(model, settings).train()
+    torch.testing.assert_close(scores(model, ids), before, rtol=0, atol=1e-6)
+    tuner.save(model, tmp_path)
+    again = tuner.load(
+        load_model(tmp_path / "base", dtype=torch.float32, for_training=True),
+        tmp_path,
+        trainable=True,
+    )
+    assert (
+        again.config._attn_implementation == model.config._attn_implementation == "ft_shifted_100"
+    )
+    model.config.save_pretrained(tmp_path)
+    assert "shifted" not in (tmp_path / "config.json").read_text()
 
 
 def test_it_answers_with_full_attention(tmp_path: Path) -> None:

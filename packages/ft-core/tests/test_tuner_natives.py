@@ -123,6 +123,8 @@ def test_new_blocks_change_nothing_at_first_and_generate(architecture: str, tmp_
     assert torch.equal(logits(model), before)
     assert torch.equal(model.generate(IDS, max_new_tokens=5, do_sample=False), answer)
     assert model.config.num_hidden_layers == 4
+    configs = {id(m.config) for m in model.modules() if "config" in vars(m)}
+    assert configs == {id(model.config)}  # one, so that all blocks attend in the same way
     trained = {name.split(".")[2] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"1", "3"}
     saved = tmp_path / "saved"

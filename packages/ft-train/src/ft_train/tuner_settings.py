@@ -39,12 +39,14 @@ class ModelFacts:
         new_token_ids: tokens that the model didn't have (``--new_special_tokens``): an adapter trains their
             rows of the embedding and the head. A tuner that can't refuses them by name.
         total_steps: optimizer steps of the run; ``None`` where they aren't known yet.
+        max_length: tokens that texts are cut to; ``None`` where they aren't.
         run: runs the model on rows of the training data.
     """
 
     default_targets: tuple[str, ...] | str = ()
     new_token_ids: tuple[int, ...] = ()
     total_steps: int | None = None
+    max_length: int | None = None
     run: Callable[[PreTrainedModel], None] | None = None
 
 
@@ -89,7 +91,7 @@ def _lora(invocation: Invocation, facts: ModelFacts) -> LoraSettings:
 
 
 def _longlora(invocation: Invocation, facts: ModelFacts) -> LongLoraSettings:
-    return LongLoraSettings(**_lora_values(invocation, facts))
+    return LongLoraSettings(**_lora_values(invocation, facts), context_length=facts.max_length)
 
 
 def _full(invocation: Invocation, facts: ModelFacts) -> FullSettings:

@@ -26,7 +26,7 @@ def tuner_for(sft_type: str, backend: Backend = "peft") -> Tuner:
     return OlderLayout(sft_type, tuner) if backend == "swift" else tuner
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OlderLayout:
     """A tuner whose checkpoints have the layout of the older toolkit: the adapter in ``default/``.
 

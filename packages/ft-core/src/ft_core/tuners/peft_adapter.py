@@ -110,9 +110,14 @@ def save_adapter(model: PreTrainedModel, directory: Path, *, safe_serialization:
 
     The base's embedding is never part of it, although peft would add it (and ask the hub about it).
     """
-    peft_model(model).save_pretrained(
-        str(directory), safe_serialization=safe_serialization, save_embedding_layers=False
-    )
+    with warnings.catch_warnings():
+        # AdaLoRA leaves some layers no rank at all, which peft takes for a mistake.
+        warnings.filterwarnings(
+            "ignore", message=r"Adapter '.*': \d+ LoRA tensor\(s\) have invalid"
+        )
+        peft_model(model).save_pretrained(
+            str(directory), safe_serialization=safe_serialization, save_embedding_layers=False
+        )
 
 
 def load_adapter(model: PreTrainedModel, directory: Path, *, trainable: bool) -> PeftModel:

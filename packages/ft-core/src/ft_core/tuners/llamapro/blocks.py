@@ -70,7 +70,7 @@ def grow(model: PreTrainedModel, settings: LlamaProSettings) -> tuple[int, ...]:
     order = positions(len(blocks), settings)
     new = new_places(order)
     grown = [
-        _silent_copy(blocks[source]) if place in new else blocks[source]
+        _silent_copy(model, blocks[source]) if place in new else blocks[source]
         for place, source in enumerate(order)
     ]
     for place, block in enumerate(grown):
@@ -86,9 +86,10 @@ def grow(model: PreTrainedModel, settings: LlamaProSettings) -> tuple[int, ...]:
     return new
 
 
-def _silent_copy(block: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy that adds nothing to the residual stream."""
-    twin = copy.deepcopy(block)
+def _silent_copy(model: PreTrainedModel, block: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy that adds nothing to the residual stream; it shares the model's configuration."""
+    shared = (model.config, model.config.get_text_config())
+    twin = copy.deepcopy(block, {id(config): config for config in shared})
     with torch.no_grad():
         for name, module in twin.named_modules():
             if is_linear(module) and name.rpartition(".")[2] in _OUTPUTS:

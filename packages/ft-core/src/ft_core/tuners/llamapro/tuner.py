@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,7 @@ from ft_core.models.groups import module_groups
 from ft_core.tuners.full.tuner import FULL
 from ft_core.tuners.llamapro.blocks import grow
 from ft_core.tuners.llamapro.settings import LlamaProSettings
-
-NOTE = "ft_tuner.json"
-"""Says which blocks of a checkpoint are new, so that training can go on."""
-
-_NEW = "ft_new_blocks"
+from ft_core.tuners.note import add_to_note, read_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +39,8 @@ class LlamaProTuner:
             raise ModelError(
                 "blocks that are trained can't be fp16; load the model with --dtype bf16 or fp32"
             )
-        directory = Path(model.name_or_path)
-        known = _read(directory) if model.name_or_path and (directory / NOTE).is_file() else None
-        places = grow(model, settings) if known is None else known
+        known = read_note(Path(model.name_or_path)) if model.name_or_path else {}
+        places = known["new_blocks"] if "new_blocks" in known else grow(model, settings)
         model.requires_grad_(False)
         layers = module_groups(model).layers
         for place in places:
@@ -64,8 +58,7 @@ class LlamaProTuner:
             for place, name in enumerate(layers)
             if all(parameter.requires_grad for parameter in model.get_submodule(name).parameters())
         ]
-        note = json.dumps({_NEW: new}, indent=2)
-        (directory / NOTE).write_text(note + "\n", encoding="utf-8")
+        add_to_note(directory, new_blocks=new)
 
     def load(
         self, model: PreTrainedModel, directory: Path, *, trainable: bool = False
@@ -85,11 +78,6 @@ class LlamaProTuner:
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return the model: it is whole already."""
         return model
-
-
-def _read(directory: Path) -> tuple[int, ...]:
-    note = json.loads((directory / NOTE).read_text(encoding="utf-8"))
-    return tuple(int(place) for place in note[_NEW])
 
 
 LLAMAPRO = LlamaProTuner()

@@ -7,6 +7,7 @@ those heads is a group of its own, where the paper lets it wrap around: no token
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import pairwise
 from typing import Any
@@ -21,33 +22,38 @@ from ft_core.errors import UsageError
 from ft_core.sequences import attention as documents
 
 NAME = "ft_shifted"
-"""The implementation's name in ``config._attn_implementation``."""
-
-_SHARE = "ft_group_share"
+"""The implementation's name in ``config._attn_implementation``; the length of groups may follow."""
 
 
-def enable_shifted_attention(model: PreTrainedModel, group_share: float) -> None:
+def enable_shifted_attention(model: PreTrainedModel, group_length: int | None) -> None:
     """Let a model attend by shifted groups while it is trained, and to everything else otherwise.
 
     Rows that are joined stay apart: groups are made inside each document.
 
     Args:
         model: attends by SDPA.
-        group_share: length of a group as a share of its document.
+        group_length: tokens of a group; ``None`` makes it a quarter of each document.
 
     Raises:
         UsageError: the model attends in another way.
     """
     before = str(model.config._attn_implementation)
-    if before not in ("sdpa", documents.NAME, NAME):
+    if before not in ("sdpa", documents.NAME) and not before.startswith(NAME):
         raise UsageError(
             f"--sft_type longlora attends by torch's SDPA, and this model attends by {before}; leave --use_flash_attn "
             "out, or use --sft_type lora"
         )
-    AttentionInterface.register(NAME, shifted_attention)
-    AttentionMaskInterface.register(NAME, documents.joined_mask)
-    setattr(model.config.get_text_config(), _SHARE, group_share)
-    model.set_attn_implementation(NAME)
+    name = NAME if group_length is None else f"{NAME}_{group_length}"
+    attend = functools.partial(shifted_attention, group_length=group_length)
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, documents.joined_mask)
+    model.set_attn_implementation(name)
+
+
+def group_length_of(model: PreTrainedModel) -> int | None:
+    """Return the length of groups that ``enable_shifted_attention`` was given."""
+    number = str(model.config._attn_implementation).removeprefix(NAME).removeprefix("_")
+    return int(number) if number.isdigit() else None
 
 
 def shifted_attention(
@@ -58,6 +64,8 @@ def shifted_attention(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    *,
+    group_length: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend by shifted groups in training, by documents otherwise.
@@ -70,6 +78,7 @@ def shifted_attention(
         attention_mask: as ``ft_core.sequences.attention.joined_mask`` makes it.
         dropout: of attention weights.
         scaling: of the scores.
+        group_length: tokens of a group; ``None`` makes it a quarter of each document.
         **options: what else the layer passes.
 
     Returns:
@@ -82,11 +91,10 @@ def shifted_attention(
     times = query.shape[1] // key.shape[1]
     if times > 1:
         key, value = repeat_kv(key, times), repeat_kv(value, times)
-    share: float = getattr(module.config, _SHARE)
     half = query.shape[1] // 2
     parts = []
     for heads, shifted in ((slice(half), False), (slice(half, None), True)):
-        mask = _grouped(attention_mask, query, share, shifted=shifted)
+        mask = _grouped(attention_mask, query, group_length, shifted=shifted)
         own = (query[:, heads], key[:, heads], value[:, heads])
         if mask.dtype == torch.int32:
             part, _ = documents.joined_attention(
@@ -100,22 +108,22 @@ def shifted_attention(
     return torch.cat(parts, dim=2), None
 
 
-def group_starts(start: int, end: int, share: float, *, shifted: bool) -> list[int]:
+def group_starts(start: int, end: int, group_length: int | None, *, shifted: bool) -> list[int]:
     """Return where the groups of a document begin.
 
     Args:
         start: of the document.
         end: of the document, exclusive.
-        share: length of a group as a share of the document's.
+        group_length: tokens of a group; ``None`` makes it a quarter of the document.
         shifted: whether the cuts lie half a group later.
     """
-    length = max(1, math.ceil((end - start) * share))
+    length = math.ceil((end - start) / 4) if group_length is None else group_length
     first = start + max(1, length // 2) if shifted else start + length
     return [start, *range(first, end, length)]
 
 
 def _grouped(
-    mask: torch.Tensor | None, query: torch.Tensor, share: float, *, shifted: bool
+    mask: torch.Tensor | None, query: torch.Tensor, group_length: int | None, *, shifted: bool
 ) -> torch.Tensor:
     """Return a mask that also keeps groups apart, in the form of the one that is given."""
     length = query.shape[2]
@@ -126,13 +134,13 @@ def _grouped(
         groups = [
             place
             for start, end in pairwise(bounds)
-            for place in group_starts(start, end, share, shifted=shifted)
+            for place in group_starts(start, end, group_length, shifted=shifted)
         ]
         described = torch.tensor([groups, [window] * len(groups)], dtype=torch.int32)
         if mask is None and len(query) > 1:
             return _dense(groups, length, query.device)
         return described[None, None]
-    groups = group_starts(0, length, share, shifted=shifted)
+    groups = group_starts(0, length, group_length, shifted=shifted)
     apart = _dense(groups, length, query.device)
     return mask & apart if mask.dtype == torch.bool else mask.masked_fill(~apart, -math.inf)
 

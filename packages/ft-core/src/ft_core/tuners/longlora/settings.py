@@ -12,7 +12,13 @@ class LongLoraSettings(LoraSettings):
     """LoRA, with embeddings and norms trained whole and attention by shifted groups.
 
     Attributes:
-        group_share: length of a group of tokens as a share of its document.
+        context_length: tokens that texts are cut to; groups are a quarter as long, as in the paper. ``None``
+            makes them a quarter of each document.
     """
 
-    group_share: float = 0.25
+    context_length: int | None = None
+
+    @property
+    def group_length(self) -> int | None:
+        """Tokens of a group; ``None`` makes it a quarter of each document."""
+        return None if self.context_length is None else max(1, self.context_length // 4)

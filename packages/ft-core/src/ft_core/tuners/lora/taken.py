@@ -18,10 +18,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from ft_core.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from ft_core.tuners.lora.settings import takes_from_weights
-
-NOTE = "ft_tuner.json"
-"""Says how an adapter began, so that training can go on; plain peft has no need of it."""
+from ft_core.tuners.note import add_to_note, read_note
 
 _BEGINNING = ("ft_first_A", "ft_first_B")
 _PREFIX = "base_model.model."
@@ -60,7 +57,7 @@ def write_as_plain(adapted: PeftModel, directory: Path, *, safe_serialization: b
         )
     file = directory / ADAPTER_CONFIG
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    note = {name: config[name] for name in ("init_lora_weights", "r", "lora_alpha")}
+    began = {name: config[name] for name in ("init_lora_weights", "r", "lora_alpha")}
     growth = math.sqrt(2) if config.get("use_rslora") else 2  # keeps the scale of the product
     config |= {
         "r": config["r"] * 2,
@@ -69,7 +66,7 @@ def write_as_plain(adapted: PeftModel, directory: Path, *, safe_serialization: b
         "corda_config": None,
     }
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (directory / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    add_to_note(directory, began=began)
     if safe_serialization:
         save_file(weights, directory / ADAPTER_WEIGHTS[0], metadata={"format": "pt"})
     else:
@@ -78,11 +75,7 @@ def write_as_plain(adapted: PeftModel, directory: Path, *, safe_serialization: b
 
 def reads_beginning(directory: Path) -> bool:
     """Whether a checkpoint's adapter began with a part of the weights."""
-    file = directory / NOTE
-    if not file.is_file():
-        return False
-    note = json.loads(file.read_text(encoding="utf-8"))
-    return takes_from_weights(str(note.get("init_lora_weights")))
+    return "began" in read_note(directory)
 
 
 @torch.no_grad()
@@ -93,8 +86,8 @@ def take_again(adapted: PeftModel, directory: Path) -> None:
         adapted: the model with the adapter of twice the rank.
         directory: where it was loaded from.
     """
-    note = json.loads((directory / NOTE).read_text(encoding="utf-8"))
-    rank = int(note["r"])
+    began = read_note(directory)["began"]
+    rank = int(began["r"])
     for layer in _layers(adapted).values():
         name = _adapter(layer)
         both_a, both_b = layer.lora_A[name].weight.data, layer.lora_B[name].weight.data
@@ -102,7 +95,7 @@ def take_again(adapted: PeftModel, directory: Path) -> None:
         layer.lora_A[name].weight.data = both_a[:rank].clone()
         layer.lora_B[name].weight.data = both_b[:, :rank].clone()
         layer.lora_A[name].out_features = layer.lora_B[name].in_features = rank
-        layer.r[name], layer.lora_alpha[name] = rank, note["lora_alpha"]
+        layer.r[name], layer.lora_alpha[name] = rank, began["lora_alpha"]
         for key, value in zip(_BEGINNING, (first_a, first_b), strict=True):
             layer.register_buffer(key, value, persistent=False)
         base = layer.get_base_layer()
@@ -112,8 +105,8 @@ def take_again(adapted: PeftModel, directory: Path) -> None:
         )
         base.weight.data = _turned(rest, layer).to(weight.dtype)
     config = adapted.active_peft_config
-    config.r, config.lora_alpha = rank, note["lora_alpha"]
-    config.init_lora_weights = note["init_lora_weights"]
+    config.r, config.lora_alpha = rank, began["lora_alpha"]
+    config.init_lora_weights = began["init_lora_weights"]
 
 
 @torch.no_grad()
