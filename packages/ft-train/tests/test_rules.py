@@ -81,6 +81,7 @@ BROKEN = {
     ("lora_lr_ratio", "sft_type"): "--sft_type vera --lora_lr_ratio 16",
     ("lora_lr_ratio", "optim"): "--lora_lr_ratio 16 --optim adafactor",
     ("init_lora_weights", "quantization_bit"): "--init_lora_weights pissa --quantization_bit 4",
+    ("use_dora", "quantization_bit"): "--use_dora true --quantization_bit 8",
     ("init_lora_weights", "use_dora"): "--init_lora_weights olora --use_dora true",
     ("init_lora_weights", "streaming"): "--init_lora_weights eva --streaming true",
     ("tuner_backend", "sft_type"): "--tuner_backend swift --sft_type boft",

@@ -123,6 +123,15 @@ EXCLUSIONS: tuple[Exclusion, ...] = (
         "these adapters begin with a part of the plain weights; use true or eva, or leave quantization out",
     ),
     Exclusion(
+        *("use_dora", "quantization_bit"),
+        lambda values: (
+            bool(values["use_dora"])
+            and values["quantization_bit"] == 8
+            and values["quant_method"] in (None, "bnb")
+        ),
+        "peft can't take the lengths of bnb's 8-bit weights; give --quantization_bit 4 or --quant_method hqq",
+    ),
+    Exclusion(
         *("init_lora_weights", "use_dora"),
         lambda values: (
             bool(values["use_dora"]) and takes_from_weights(values["init_lora_weights"].lower())

@@ -18,6 +18,14 @@ _QUANTIZED = frozenset(
 import packages that may not be there."""
 
 
+def matrix_shape(module: torch.nn.Module) -> tuple[int, int]:
+    """Return (out, in) of a linear layer, also where its weights are packed."""
+    if isinstance(module, Conv1D):
+        inner, outer = module.weight.shape
+        return outer, inner
+    return int(vars(module)["out_features"]), int(vars(module)["in_features"])
+
+
 def is_linear(module: torch.nn.Module) -> bool:
     """Whether a module multiplies by a matrix of weights, plain, quantized or transposed as GPT-2 keeps it."""
     return isinstance(module, torch.nn.Linear | Conv1D) or any(

@@ -48,13 +48,18 @@ METHODS: Mapping[Method, MethodInfo] = {
     "bnb": MethodInfo(
         (4, 8),
         ("cpu", "cuda", "xpu"),
-        (*_BESIDE, "adalora", "ia3"),
+        (*_BESIDE, "adalora", "ia3", "vera", "boft", "fourierft"),
         "bitsandbytes",
         "bitsandbytes",
         "pip install 'ft-core[bnb]'",
     ),
     "hqq": MethodInfo(
-        (1, 2, 3, 4, 8), ("cpu", "cuda"), _BESIDE, "hqq", "hqq", "pip install 'ft-core[hqq]'"
+        (1, 2, 3, 4, 8),
+        ("cpu", "cuda"),
+        (*_BESIDE, "vera", "boft"),
+        "hqq",
+        "hqq",
+        "pip install 'ft-core[hqq]'",
     ),
     "eetq": MethodInfo(
         (8,),

@@ -102,7 +102,7 @@ def quantize_by_hqq(
     return model
 
 
-def keep_differentiable(model: PreTrainedModel) -> None:
+def keep_differentiable(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from packing 4-bit weights for inference on a CPU once the model is evaluated.
 
     No gradient goes through weights in that form, and it doesn't unpack them when training goes on.

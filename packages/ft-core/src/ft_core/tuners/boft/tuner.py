@@ -6,6 +6,7 @@ from peft import BOFTConfig
 from transformers import PreTrainedModel
 
 from ft_core.errors import UsageError
+from ft_core.models.linear import matrix_shape
 from ft_core.tuners.boft.settings import BoftSettings
 from ft_core.tuners.peft_adapter import Aim, PeftTuner
 
@@ -18,7 +19,7 @@ def configure(model: PreTrainedModel, settings: BoftSettings, aim: Aim) -> BOFTC
     """
     size, number = settings.block_size, settings.block_num
     for name in aim.targets.modules:
-        width = int(model.get_submodule(name).in_features)
+        _, width = matrix_shape(model.get_submodule(name))
         if width % (size or number):
             flag = f"--boft_block_size {size}" if size else f"--boft_block_num {number}"
             raise UsageError(f"{flag}: must divide {width}, the width of {name}")

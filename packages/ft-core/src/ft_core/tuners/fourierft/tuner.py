@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from peft import FourierFTConfig
 from transformers import PreTrainedModel
 
 from ft_core.errors import UsageError
+from ft_core.models.linear import matrix_shape
 from ft_core.tuners.fourierft.settings import FourierFtSettings
 from ft_core.tuners.peft_adapter import Aim, PeftTuner
 
@@ -19,7 +22,7 @@ def configure(model: PreTrainedModel, settings: FourierFtSettings, aim: Aim) -> 
         UsageError: a matrix has fewer frequencies than are to be trained.
     """
     for name in aim.targets.modules:
-        size = model.get_submodule(name).weight.numel()
+        size = math.prod(matrix_shape(model.get_submodule(name)))
         if settings.n_frequency > size:
             raise UsageError(
                 f"--fourier_n_frequency {settings.n_frequency}: {name} has {size} values and as many frequencies; give "

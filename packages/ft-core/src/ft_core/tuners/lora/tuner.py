@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from ft_core.errors import UsageError
 from ft_core.models.dtype import TORCH_DTYPES
 from ft_core.models.modules import Targets
+from ft_core.models.quantized import keep_differentiable
 from ft_core.tuners.lora.eva import begin_by_inputs
 from ft_core.tuners.lora.experts import has_fused_experts, read_request, settings_for_tensors
 from ft_core.tuners.lora.settings import LoraSettings
@@ -91,6 +92,9 @@ class LoraTuner:
             ModelError: the adapter is incomplete, damaged, or made for another model.
         """
         adapted = load_adapter(model, directory, trainable=trainable)
+        if any(config.use_dora for config in adapted.peft_config.values()):
+            # Lengths are taken of weights that must not be packed for answering by then.
+            keep_differentiable(adapted)
         if trainable and reads_beginning(directory):
             take_again(adapted, directory)
         return cast(PreTrainedModel, adapted)
