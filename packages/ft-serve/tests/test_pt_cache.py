@@ -10,8 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ft_core.testing import VOCABULARY_SIZE, tiny_model
+from ft_serve.engines.pt.adapters import RowAdapters
 from ft_serve.engines.pt.batch import Prefill, Rows, can_batch
 from ft_serve.engines.pt.batch.cache import ColumnCache
+from ft_serve.engines.pt.batch.prefixes import LEAST_SHARED, PrefixStore
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3_text"])
@@ -22,6 +24,10 @@ def model(
     return AutoModelForCausalLM.from_pretrained(directory).eval()
 
 
+def _prefill(model: PreTrainedModel, prompts: list[list[int]], chunk: int = 64) -> Prefill:
+    return Prefill(RowAdapters(model), prompts, [None] * len(prompts), chunk)
+
+
 def _logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
     return model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
 
@@ -29,7 +35,7 @@ def _logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
 @torch.inference_mode()
 def test_logits_stay_right_while_rows_come_and_go(model: PreTrainedModel) -> None:
     source = random.Random(3)
-    rows = Rows(model)
+    rows = Rows(RowAdapters(model))
     texts: list[list[int]] = []
     for round_ in range(60):
         if round_ % 3 == 0:
@@ -37,14 +43,14 @@ def test_logits_stay_right_while_rows_come_and_go(model: PreTrainedModel) -> Non
                 [source.randrange(VOCABULARY_SIZE) for _ in range(source.randrange(1, 40))]
                 for _ in range(source.randrange(1, 4))
             ]
-            prefill = Prefill(model, news, chunk=64 if len(news) > 1 else 7)
+            prefill = _prefill(model, news, 64 if len(news) > 1 else 7)
             while (logits := prefill.advance()) is None:
                 pass
             for index, tokens in enumerate(news):
                 torch.testing.assert_close(
                     logits[index], _logits(model, tokens), atol=1e-4, rtol=1e-4
                 )
-                rows.admit(prefill, index)
+                rows.admit(prefill, index, None)
                 texts.append(tokens)
         if not texts:
             continue
@@ -66,7 +72,7 @@ def test_logits_stay_right_while_rows_come_and_go(model: PreTrainedModel) -> Non
 def test_columns_outside_a_rows_own_hold_zeros(model: PreTrainedModel) -> None:
     caches = {}
     for length in (30, 5):
-        prefill = Prefill(model, [[9] * length], chunk=64)
+        prefill = _prefill(model, [[9] * length])
         prefill.advance()
         caches[length] = prefill.cache
     cache = ColumnCache(model.config)
@@ -82,10 +88,10 @@ def test_columns_outside_a_rows_own_hold_zeros(model: PreTrainedModel) -> None:
 
 @torch.inference_mode()
 def test_a_step_that_fails_leaves_the_cache_as_it_was(model: PreTrainedModel) -> None:
-    rows = Rows(model)
-    prefill = Prefill(model, [[5, 6, 7]], chunk=8)
+    rows = Rows(RowAdapters(model))
+    prefill = _prefill(model, [[5, 6, 7]])
     prefill.advance()
-    rows.admit(prefill, 0)
+    rows.admit(prefill, 0, None)
 
     def fail(*_: object) -> None:
         raise RuntimeError("half way")
@@ -97,6 +103,43 @@ def test_a_step_that_fails_leaves_the_cache_as_it_was(model: PreTrainedModel) ->
     torch.testing.assert_close(
         rows.step([8])[0], _logits(model, [5, 6, 7, 8]), atol=1e-4, rtol=1e-4
     )
+
+
+@torch.inference_mode()
+def test_prompts_that_begin_alike_run_from_where_they_differ(model: PreTrainedModel) -> None:
+    source = random.Random(4)
+    known = [source.randrange(3, VOCABULARY_SIZE) for _ in range(60)]
+    store = PrefixStore(500)
+    first = _prefill(model, [known])
+    first.advance()
+    store.keep(first.cache, 0, known, None)
+    prompts = [[*known[:50], 7, 8], [*known, 9, 10, 11], known]
+    prefixes = [store.find(prompt, None) for prompt in prompts]
+    assert [prefix and prefix.length for prefix in prefixes] == [50, 60, 59]
+    prefill = Prefill(RowAdapters(model), prompts, [None] * 3, 512, prefixes)
+    assert min(prefill.known) > 40
+    logits = prefill.advance()
+    assert logits is not None
+    for row, prompt in enumerate(prompts):
+        torch.testing.assert_close(logits[row], _logits(model, prompt), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_kept_beginnings_belong_to_their_adapter_and_the_oldest_are_forgotten(
+    model: PreTrainedModel,
+) -> None:
+    store = PrefixStore(100)
+    texts = [[token] * 40 for token in (5, 6, 7)]
+    for text in texts:
+        prefill = _prefill(model, [text])
+        prefill.advance()
+        store.keep(prefill.cache, 0, text, "mine")
+    assert store.tokens == 80
+    assert store.find(texts[0], "mine") is None
+    assert store.find(texts[2], None) is None
+    found = store.find(texts[2], "mine")
+    assert found is not None and found.length == 39
+    assert store.find(texts[2][: LEAST_SHARED - 1], "mine") is None
 
 
 @pytest.mark.parametrize(

@@ -372,23 +372,42 @@ async def test_numbers_that_are_not_finite_fail_that_request_only(llama: Loaded)
     assert again == want[0]
 
 
-async def test_a_crash_of_the_loop_reaches_everybody_who_waits(
+async def test_a_crash_of_the_loop_fails_what_is_under_way_and_the_engine_goes_on(
     llama: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash(*_: Any) -> None:
         raise MemoryError("no more")
 
-    monkeypatch.setattr("ft_serve.engines.pt.scheduler.choose", crash)
+    prompts = make_prompts(3)
     async with llama.engine() as engine:
-        results = await asyncio.gather(
-            *(complete(engine, prompt, GREEDY) for prompt in make_prompts(3)),
-            return_exceptions=True,
-        )
+        with monkeypatch.context() as patch:
+            patch.setattr("ft_serve.engines.pt.scheduler.pick", crash)
+            results = await asyncio.gather(
+                *(complete(engine, prompt, GREEDY) for prompt in prompts), return_exceptions=True
+            )
         assert all(isinstance(item, ModelError) and "no more" in str(item) for item in results)
+        assert await tokens(engine, prompts[0], GREEDY) == llama.reference(prompts[0])
+        assert engine.ready
+        assert engine.active == 0
+
+
+async def test_an_engine_whose_model_no_longer_runs_says_it_is_not_ready(
+    llama: Loaded, fail_when: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: Any) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr("ft_serve.engines.pt.scheduler.pick", crash)
+    async with llama.engine() as engine:
+        assert engine.ready
+        fail_when(lambda ids: ids.tolist() == [[0]])  # what the engine tries the model with
+        with pytest.raises(ModelError, match="no more"):
+            await complete(engine, [5], GREEDY)
         with pytest.raises(ModelError, match="the engine stopped"):
             await complete(engine, [5], GREEDY)
         with pytest.raises(ModelError, match="the engine stopped"):
             await engine.score([[5, 6]])
+        assert not engine.ready
 
 
 async def test_closing_fails_what_is_under_way(llama: Loaded) -> None:

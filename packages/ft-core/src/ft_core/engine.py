@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
@@ -15,9 +15,26 @@ class Capability(StrEnum):
     BEAMS = "beams"
     SCORE = "score"
     ADAPTERS = "adapters"
+    LOGPROBS = "logprobs"
+    CONSTRAINTS = "constraints"
+    EMBED = "embed"
 
 
 FinishReason = Literal["stop", "length", "aborted"]
+Pooling = Literal["mean", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an answer must be.
+
+    Attributes:
+        kind: any JSON object, JSON of a schema, or a text that a regular expression matches as a whole.
+        text: the schema as JSON, or the expression; empty for any JSON object.
+    """
+
+    kind: Literal["json", "json_schema", "regex"]
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +47,14 @@ class Sampling:
         top_k: 0 means no limit.
         top_p: nucleus mass, in (0, 1].
         repetition_penalty: 1 means none (Keskar et al. 2019).
+        frequency_penalty: taken from a token's score for each time the answer has it already.
+        presence_penalty: taken from a token's score once the answer has it.
+        logit_bias: added to the scores of these tokens.
         num_beams: 1 means no beam search.
         stop: further strings that end the answer; they are not part of it.
         seed: of this request; ``None`` draws one from the engine's own seed.
+        logprobs: report each token's log-probability and this many most likely ones; ``None`` reports none.
+        constraint: what the answer must be.
     """
 
     max_new_tokens: int | None = 2048
@@ -43,15 +65,41 @@ class Sampling:
     num_beams: int = 1
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A rendered prompt as token ids, and how to continue it."""
+    """A rendered prompt as token ids, and how to continue it.
+
+    Attributes:
+        token_ids: the prompt.
+        sampling: how to choose tokens.
+        adapter: name of the adapter that answers; ``None`` takes the model as it was loaded.
+    """
 
     token_ids: Sequence[int]
     sampling: Sampling = field(default_factory=Sampling)
     adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token with its log-probability under the model alone, before penalties and temperature.
+
+    Attributes:
+        token_id: the token.
+        logprob: natural logarithm.
+        top: the most likely tokens in its place with theirs, the likeliest first.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +111,8 @@ class GenerationEvent:
         token_ids: the tokens behind it.
         finish_reason: ``None`` until the end.
         prompt_tokens, generated_tokens: counts so far.
+        cached_tokens: tokens of the prompt that were reused from an earlier request.
+        logprobs: of ``token_ids``, where they were asked for.
     """
 
     text: str
@@ -70,13 +120,21 @@ class GenerationEvent:
     finish_reason: FinishReason | None = None
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    cached_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """Log-probabilities of given tokens, each from its predecessors; the first is 0 (length T)."""
+    """Log-probabilities of given tokens, each from its predecessors.
+
+    Attributes:
+        logprobs: one for each token; the first is 0 (length T).
+        top: the most likely tokens in each place, where they were asked for; the first is empty (length T).
+    """
 
     logprobs: Sequence[float]
+    top: Sequence[tuple[tuple[int, float], ...]] = ()
 
 
 @runtime_checkable
@@ -88,12 +146,40 @@ class Engine(Protocol):
         """What it can do beyond generating text."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether it answers; false while it loads, recovers from a crash, and for good once it is closed."""
+        ...
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that a request may give as its adapter."""
+        ...
+
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Answer one request; requests that run at the same time share the model."""
         ...
 
-    async def score(self, token_ids: Sequence[Sequence[int]]) -> Sequence[TokenScores]:
-        """Return the log-probability of every token of every sequence."""
+    async def score(
+        self, token_ids: Sequence[Sequence[int]], *, top: int = 0, adapter: str | None = None
+    ) -> Sequence[TokenScores]:
+        """Return the log-probability of every token of every sequence.
+
+        Args:
+            token_ids: the sequences.
+            top: also return this many most likely tokens in each place.
+            adapter: as in a request.
+        """
+        ...
+
+    async def embed(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        *,
+        pooling: Pooling = "mean",
+        adapter: str | None = None,
+    ) -> Sequence[Sequence[float]]:
+        """Return a vector for every sequence: its last hidden states' mean, or the last token's."""
         ...
 
     async def close(self) -> None:

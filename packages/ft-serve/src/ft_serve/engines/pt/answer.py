@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ft_core.engine import FinishReason, GenerationEvent, GenerationRequest
+from ft_core.engine import FinishReason, GenerationEvent, GenerationRequest, TokenLogprob
 from ft_core.errors import FtError, ModelError
+from ft_serve.engines.pt.constraints import Matcher
 from ft_serve.engines.pt.detokenize import Decoder, StopStrings, TextStream
 from ft_serve.engines.pt.sampling import RowSampler
 
@@ -46,23 +47,32 @@ class Answer:
         limits: when it ends at the latest.
         seed: of its random numbers.
         decoder: the tokenizer.
+        matcher: what the answer must be.
     """
 
     def __init__(
-        self, request: GenerationRequest, limits: Limits, seed: int, decoder: Decoder
+        self,
+        request: GenerationRequest,
+        limits: Limits,
+        seed: int,
+        decoder: Decoder,
+        matcher: Matcher | None = None,
     ) -> None:
         self.prompt: Sequence[int] = tuple(request.token_ids)
         self.sampling = request.sampling
         self.seed = seed
         self.limits = limits
         self.generated: list[int] = []
-        self.sampler = RowSampler(request.sampling, seed, self.prompt)
+        self.adapter = request.adapter
+        self.sampler = RowSampler(request.sampling, seed, self.prompt, matcher)
+        self.cached_tokens = 0
         self.cancelled = False
         self.finished = False
         self.alone = False
         self._text = TextStream(decoder)
         self._stop = StopStrings(request.sampling.stop)
         self._reported = 0
+        self._logprobs: list[TokenLogprob] = []
         self.loop = asyncio.get_running_loop()
         self._arrivals: asyncio.Queue[Delivery] = asyncio.Queue()
 
@@ -86,15 +96,19 @@ class Answer:
         """Take an event or the failure; called in the caller's loop."""
         self._arrivals.put_nowait(item)
 
-    def accept(self, token: int) -> GenerationEvent | None:
+    def accept(self, token: int, logprob: TokenLogprob | None = None) -> GenerationEvent | None:
         """Add a chosen token and return the event it causes, if any."""
         self.generated.append(token)
+        if logprob is not None:
+            self._logprobs.append(logprob)
         self.sampler.note(token)
         if token in self.limits.stop_token_ids:
             return self._end("stop", self._stop.push(self._text.finish()))
         text = self._stop.push(self._text.push(token))
         if self._stop.found:
             return self._end("stop", text)
+        if self.sampler.complete:
+            return self._end("stop", text + self._stop.push(self._text.finish()))
         if len(self.generated) >= self.limits.max_new_tokens:
             return self._end("length", text + self._stop.push(self._text.finish()))
         return self._event(text) if text else None
@@ -115,4 +129,13 @@ class Answer:
 
     def _event(self, text: str, reason: FinishReason | None = None) -> GenerationEvent:
         news, self._reported = tuple(self.generated[self._reported :]), len(self.generated)
-        return GenerationEvent(text, news, reason, len(self.prompt), len(self.generated))
+        logprobs, self._logprobs = tuple(self._logprobs), []
+        return GenerationEvent(
+            text,
+            news,
+            reason,
+            len(self.prompt),
+            len(self.generated),
+            self.cached_tokens,
+            logprobs,
+        )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from ft_core.engine import Capability, GenerationEvent, GenerationRequest, TokenScores
+from ft_core.engine import Capability, GenerationEvent, GenerationRequest, Pooling, TokenScores
 from ft_core.errors import ModelError, UsageError
+from ft_serve.engines.pt.adapters import RowAdapters, attach_adapters
 from ft_serve.engines.pt.answer import Answer, Limits
 from ft_serve.engines.pt.batch.cache import can_batch
+from ft_serve.engines.pt.constraints import Grammars
 from ft_serve.engines.pt.detokenize import Decoder
+from ft_serve.engines.pt.embedding import embed_sequences
 from ft_serve.engines.pt.limits import ModelLimits, default_cached_tokens
 from ft_serve.engines.pt.scheduler import Budget
 from ft_serve.engines.pt.scoring import score_sequences
@@ -25,17 +28,22 @@ class PtEngine:
 
     Requests that run at the same time share forward passes; each gets the tokens it would get alone.
     A request with beams, and every request of a model whose rows can't share a cache (Mamba, hybrids,
-    rotations that depend on the longest row), runs alone through transformers' ``generate``.
+    rotations that depend on the longest row), runs alone through transformers' ``generate``, while the
+    batch goes on between its tokens. After a crash the engine fails what was under way and goes on.
 
     Args:
         model: a causal language model on its device; put into evaluation mode.
         tokenizer: turns tokens into text.
         stop_token_ids: tokens that end an answer, as the template gives them.
+        adapters: name and checkpoint of adapters that requests can ask for, all on the same weights.
+        loaded_adapter: name for the adapter that the model was loaded with; requests without a name then
+            get the base, as they do with ``adapters``. ``None`` answers with the model as it is.
         max_rows: requests that generate at the same time.
         max_cached_tokens: rows times longest row in the cache; by default what a share of the free
             memory holds.
         prefill_tokens: prompt tokens of one forward pass; running answers wait for one such pass at most
             between two of their tokens.
+        reused_tokens: tokens of earlier requests that are kept for prompts that begin alike; 0 keeps none.
         seed: of requests that bring none.
     """
 
@@ -45,9 +53,12 @@ class PtEngine:
         tokenizer: Decoder,
         *,
         stop_token_ids: Collection[int],
+        adapters: Mapping[str, str | Path] | None = None,
+        loaded_adapter: str | None = None,
         max_rows: int = 32,
         max_cached_tokens: int | None = None,
         prefill_tokens: int = 512,
+        reused_tokens: int = 8192,
         seed: int = 42,
     ) -> None:
         for name, value in (("max_rows", max_rows), ("prefill_tokens", prefill_tokens)):
@@ -58,16 +69,33 @@ class PtEngine:
         self._stop_token_ids = frozenset(stop_token_ids)
         self._limits = ModelLimits.of(model)
         self._seeds = random.Random(seed)
+        self._grammars = Grammars(tokenizer, self._limits.vocabulary, stop_token_ids)
+        rows = RowAdapters(model)
+        if adapters or loaded_adapter is not None:
+            rows = attach_adapters(model, adapters or {}, loaded=loaded_adapter)
         budget = None
-        if can_batch(model):
-            cached = max_cached_tokens or default_cached_tokens(model)
-            budget = Budget(max_rows, cached, prefill_tokens)
-        self._running: tuple[PreTrainedModel, Worker] | None = (model, Worker(model, budget))
+        if can_batch(rows.model):
+            cached = max_cached_tokens or default_cached_tokens(rows.model)
+            budget = Budget(max_rows, cached, prefill_tokens, min(reused_tokens, cached // 4))
+        self._running: tuple[RowAdapters, Worker] | None = (rows, Worker(rows, budget))
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """It streams, searches with beams and scores."""
-        return frozenset({Capability.STREAM, Capability.BEAMS, Capability.SCORE})
+        """All of them, as far as adapters were given and what follows constraints is installed."""
+        absent = set() if self.adapters else {Capability.ADAPTERS}
+        if not self._grammars.available:
+            absent.add(Capability.CONSTRAINTS)
+        return frozenset(Capability) - absent
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers: not while it recovers from a crash, nor once it is closed."""
+        return self._running is not None and self._running[1].ready
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that a request may give as its adapter."""
+        return () if self._running is None else self._running[0].names
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Answer one request. Closing the iterator early frees its place in the batch.
@@ -78,17 +106,16 @@ class PtEngine:
             UsageError: the request can't be answered by this model as it is.
             ModelError: the model failed on it, or the engine has stopped.
         """
-        if request.adapter is not None:
-            raise UsageError(
-                f"adapter {request.adapter!r}: this engine answers with the loaded model only; "
-                "load the adapter with the model"
-            )
+        adapters, worker = self._open()
+        adapters.check(request.adapter)
         limits = Limits(self._stop_token_ids, self._limits.max_new_tokens(request))
         seed = request.sampling.seed
-        answer = Answer(
-            request, limits, self._seeds.getrandbits(63) if seed is None else seed, self._tokenizer
-        )
-        _, worker = self._open()
+        if seed is None:
+            seed = self._seeds.getrandbits(63)
+        constraint, matcher = request.sampling.constraint, None
+        if constraint is not None:
+            matcher = await asyncio.to_thread(self._grammars.compile, constraint)
+        answer = Answer(request, limits, seed, self._tokenizer, matcher)
         worker.submit(answer)
         try:
             while True:
@@ -100,20 +127,39 @@ class PtEngine:
             if not answer.finished:
                 worker.cancel(answer)
 
-    async def score(self, token_ids: Sequence[Sequence[int]]) -> Sequence[TokenScores]:
+    async def score(
+        self, token_ids: Sequence[Sequence[int]], *, top: int = 0, adapter: str | None = None
+    ) -> Sequence[TokenScores]:
         """Return the log-probability of every token of every sequence, the first token's being 0.
 
         Raises:
             UsageError: a sequence is empty, longer than the model allows, or holds an unknown id.
             ModelError: the model failed, or the engine has stopped.
         """
-        model, worker = self._open()
-        for sequence in token_ids:
-            self._limits.check_ids(sequence)
-            self._limits.check_length(sequence)
-        work = partial(score_sequences, model, token_ids)
+        if not 0 <= top <= self._limits.vocabulary:
+            raise UsageError(f"top {top}: give 0 to {self._limits.vocabulary}")
+        adapters, worker = self._open_for(token_ids, adapter)
+        work = score_sequences(adapters, token_ids, top=top, adapter=adapter)
         scores: Sequence[TokenScores] = await asyncio.wrap_future(worker.call(work))
         return scores
+
+    async def embed(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        *,
+        pooling: Pooling = "mean",
+        adapter: str | None = None,
+    ) -> Sequence[Sequence[float]]:
+        """Return a vector for every sequence: its last hidden states' mean, or the last token's.
+
+        Raises:
+            UsageError: a sequence is empty, longer than the model allows, or holds an unknown id.
+            ModelError: the model failed, or the engine has stopped.
+        """
+        adapters, worker = self._open_for(token_ids, adapter)
+        work = embed_sequences(adapters, token_ids, pooling=pooling, adapter=adapter)
+        vectors: Sequence[Sequence[float]] = await asyncio.wrap_future(worker.call(work))
+        return vectors
 
     async def close(self) -> None:
         """Fail what is under way, stop the thread and let go of the model."""
@@ -126,7 +172,17 @@ class PtEngine:
         """Requests that are waiting or being answered."""
         return 0 if self._running is None else self._running[1].active
 
-    def _open(self) -> tuple[PreTrainedModel, Worker]:
+    def _open_for(
+        self, token_ids: Sequence[Sequence[int]], adapter: str | None
+    ) -> tuple[RowAdapters, Worker]:
+        adapters, worker = self._open()
+        adapters.check(adapter)
+        for sequence in token_ids:
+            self._limits.check_ids(sequence)
+            self._limits.check_length(sequence)
+        return adapters, worker
+
+    def _open(self) -> tuple[RowAdapters, Worker]:
         if self._running is None:
             raise ModelError("the engine was closed; make another one")
         return self._running

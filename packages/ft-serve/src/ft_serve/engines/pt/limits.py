@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from transformers import PreTrainedModel
@@ -17,6 +18,7 @@ from ft_serve.engines.pt.batch.cache import ColumnCache
 CPU_MEMORY_SHARE = 0.25
 GPU_MEMORY_SHARE = 0.6
 LEAST_CACHED_TOKENS = 4096
+MOST_LOGPROBS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class ModelLimits:
         """
         self.check_ids(request.token_ids)
         _check_sampling(request.sampling)
+        for token, bias in request.sampling.logit_bias.items():
+            self.check_ids([token])
+            if not isfinite(bias):
+                raise UsageError(f"logit_bias {bias} of token {token}: give a finite number")
         wanted = request.sampling.max_new_tokens
         if self.positions is None:
             if wanted is None:
@@ -111,6 +117,9 @@ def _check_sampling(sampling: Sampling) -> None:
         "top_p": not 0 < sampling.top_p <= 1,
         "repetition_penalty": not 0 < sampling.repetition_penalty < float("inf"),
         "num_beams": sampling.num_beams < 1,
+        "frequency_penalty": not isfinite(sampling.frequency_penalty),
+        "presence_penalty": not isfinite(sampling.presence_penalty),
+        "logprobs": sampling.logprobs is not None and not 0 <= sampling.logprobs <= MOST_LOGPROBS,
     }
     allowed = {
         "max_new_tokens": "at least 1",
@@ -119,7 +128,25 @@ def _check_sampling(sampling: Sampling) -> None:
         "top_p": "above 0, at most 1",
         "repetition_penalty": "above 0 (1 changes nothing)",
         "num_beams": "at least 1",
+        "frequency_penalty": "that is finite (0 changes nothing)",
+        "presence_penalty": "that is finite (0 changes nothing)",
+        "logprobs": f"from 0 to {MOST_LOGPROBS}",
     }
     for name, is_wrong in wrong.items():
         if is_wrong:
             raise UsageError(f"{name} {getattr(sampling, name)}: give a value {allowed[name]}")
+    if sampling.num_beams > 1 and (unknown := _not_with_beams(sampling)):
+        raise UsageError(
+            f"num_beams {sampling.num_beams} can't be used with {', '.join(unknown)}; leave it at 1"
+        )
+
+
+def _not_with_beams(sampling: Sampling) -> list[str]:
+    given = {
+        "frequency_penalty": sampling.frequency_penalty != 0,
+        "presence_penalty": sampling.presence_penalty != 0,
+        "logit_bias": bool(sampling.logit_bias),
+        "logprobs": sampling.logprobs is not None,
+        "constraint": sampling.constraint is not None,
+    }
+    return [name for name, is_given in given.items() if is_given]

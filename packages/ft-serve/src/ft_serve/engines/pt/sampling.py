@@ -9,11 +9,13 @@ doesn't change an answer.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
 from ft_core.engine import Sampling
+from ft_serve.engines.pt.constraints import Matcher
 
 TIE_ROOM = 64
 """Candidates taken beyond top-k, so that tokens as likely as the last one are kept as well."""
@@ -26,12 +28,19 @@ class RowSampler:
         sampling: the rules.
         seed: of its random numbers.
         prompt: token ids that the repetition penalty counts as seen.
+        matcher: what the answer must be.
     """
 
-    def __init__(self, sampling: Sampling, seed: int, prompt: Sequence[int]) -> None:
+    def __init__(
+        self, sampling: Sampling, seed: int, prompt: Sequence[int], matcher: Matcher | None = None
+    ) -> None:
         self.sampling = sampling
         self._random = random.Random(seed)
         self._seen = set(prompt) if sampling.repetition_penalty != 1.0 else None
+        self._counts: Counter[int] | None = None
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            self._counts = Counter()
+        self._matcher = matcher
 
     @property
     def greedy(self) -> bool:
@@ -47,18 +56,37 @@ class RowSampler:
         """Return the next uniform number in [0, 1)."""
         return self._random.random()
 
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is all that it may be."""
+        return self._matcher is not None and self._matcher.complete
+
     def note(self, token: int) -> None:
         """Count a generated token as seen."""
         if self._seen is not None:
             self._seen.add(token)
+        if self._counts is not None:
+            self._counts[token] += 1
+        if self._matcher is not None:
+            self._matcher.accept(token)
 
     def penalise(self, logits: torch.Tensor) -> None:
-        """Apply the repetition penalty to this row's logits, shape (vocabulary), in place."""
+        """Apply penalties, biases and the constraint to this row's logits, shape (vocabulary), in place."""
         if self._seen:
             seen = torch.tensor(sorted(self._seen), device=logits.device)
             scores = logits[seen]
             penalty = self.sampling.repetition_penalty
             logits[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
+        if self._counts:
+            tokens = torch.tensor(list(self._counts), device=logits.device)
+            times = torch.tensor(list(self._counts.values()), device=logits.device)
+            taken = self.sampling.frequency_penalty * times + self.sampling.presence_penalty
+            logits[tokens] -= taken.to(logits.dtype)
+        if bias := self.sampling.logit_bias:
+            added = torch.tensor(list(bias.values()), dtype=logits.dtype, device=logits.device)
+            logits[torch.tensor(list(bias), device=logits.device)] += added
+        if self._matcher is not None:
+            self._matcher.mask(logits)
 
 
 def choose(logits: torch.Tensor, samplers: Sequence[RowSampler]) -> list[int]:
@@ -70,7 +98,12 @@ def choose(logits: torch.Tensor, samplers: Sequence[RowSampler]) -> list[int]:
     """
     for row, sampler in enumerate(samplers):
         sampler.penalise(logits[row])
-    tokens = logits.argmax(-1).tolist()
+    return pick(logits, samplers)
+
+
+def pick(logits: torch.Tensor, samplers: Sequence[RowSampler]) -> list[int]:
+    """Choose as ``choose`` does, from logits to which the penalties were applied."""
+    tokens: list[int] = logits.argmax(-1).tolist()
     for truncates in (False, True):
         rows = [i for i, s in enumerate(samplers) if not s.greedy and s.truncates == truncates]
         if rows:

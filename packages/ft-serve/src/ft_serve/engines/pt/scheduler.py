@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
-from ft_core.engine import GenerationEvent
+from ft_core.engine import GenerationEvent, TokenLogprob
 from ft_core.errors import FtError, ModelError
+from ft_serve.engines.pt.adapters import RowAdapters
 from ft_serve.engines.pt.answer import Answer, Delivery, as_failure
+from ft_serve.engines.pt.batch.prefixes import PrefixStore
 from ft_serve.engines.pt.batch.rows import Prefill, Rows
-from ft_serve.engines.pt.sampling import choose
+from ft_serve.engines.pt.logprobs import LogprobTable
+from ft_serve.engines.pt.sampling import pick
 
 HEADROOM = 64
 """Columns a newcomer must leave free, so that it isn't sent back after a few steps."""
@@ -34,33 +36,37 @@ class Budget:
         rows: requests that generate at the same time.
         cached_tokens: rows times columns of the cache.
         prefill_tokens: prompt tokens of one forward pass.
+        kept_tokens: tokens of earlier requests whose keys and values are kept for prompts that begin alike.
     """
 
     rows: int
     cached_tokens: int
     prefill_tokens: int
+    kept_tokens: int = 0
 
 
 class Scheduler:
     """Runs answers in one batch. All methods are called from one thread.
 
     Args:
-        model: a model for which ``can_batch`` holds.
+        adapters: a model for which ``can_batch`` holds, with its adapters.
         budget: bounds of the batch.
         emit: takes the events of answers, and the failure of one.
     """
 
     def __init__(
-        self, model: PreTrainedModel, budget: Budget, emit: Callable[[Answer, Delivery], None]
+        self, adapters: RowAdapters, budget: Budget, emit: Callable[[Answer, Delivery], None]
     ) -> None:
-        self._model = model
+        self._adapters = adapters
         self._budget = budget
         self._emit = emit
         self._waiting: deque[Answer] = deque()
         self._entering: list[Answer] = []
+        self._places: list[int] = []
         self._prefill: Prefill | None = None
+        self._prefixes = PrefixStore(budget.kept_tokens)
         self._running: list[Answer] = []
-        self._rows = Rows(model)
+        self._rows = Rows(adapters)
         self._row_limit = budget.rows
 
     def __len__(self) -> int:
@@ -76,7 +82,7 @@ class Scheduler:
             self._fail(answer, error)
         self._running, self._entering, self._prefill = [], [], None
         self._waiting.clear()
-        self._rows = Rows(self._model)
+        self._rows = Rows(self._adapters)
 
     def advance(self) -> None:
         """Run one piece of prompts and one decode step."""
@@ -98,28 +104,38 @@ class Scheduler:
             self._entering, self._prefill = [], None
 
     def _open_prefill(self) -> None:
-        """Take the next answers that fit, in the order of their arrival."""
-        lengths: list[int] = []
+        """Take the next answers that fit, in the order of their arrival; equal prompts run once."""
+        prompts: dict[tuple[str | None, tuple[int, ...]], int] = {}
+        self._places = []
         while self._waiting:
             answer = self._waiting[0]
-            lengths.append(len(answer.prompt) + len(answer.generated))
-            shared = len(lengths) > 1 and (answer.alone or self._entering[-1].alone)
-            if shared or not self._fits(lengths):
+            key = (answer.adapter, tuple(answer.tokens))
+            shared = bool(self._entering) and (answer.alone or self._entering[-1].alone)
+            lengths = [len(tokens) for _, tokens in (*prompts, *(() if key in prompts else (key,)))]
+            if shared or not self._goes_with(answer) or not self._fits(lengths):
                 break
+            self._places.append(prompts.setdefault(key, len(prompts)))
             self._entering.append(self._waiting.popleft())
         if self._entering:
-            prompts = [answer.tokens for answer in self._entering]
-            chunk = max(1, self._budget.prefill_tokens // len(prompts))
-            self._prefill = Prefill(self._model, prompts, chunk)
+            names = [name for name, _ in prompts]
+            ids = [tokens for _, tokens in prompts]
+            prefixes = [self._prefixes.find(tokens, name) for name, tokens in prompts]
+            chunk = max(1, self._budget.prefill_tokens // len(ids))
+            self._prefill = Prefill(self._adapters, ids, names, chunk, prefixes)
+
+    def _goes_with(self, answer: Answer) -> bool:
+        """Whether the answer's adapter can run beside those of the batch."""
+        others = self._running or self._entering
+        return self._adapters.mixes or not others or others[0].adapter == answer.adapter
 
     def _fits(self, lengths: Sequence[int]) -> bool:
-        """Whether newcomers of these lengths may enter together."""
+        """Whether one more newcomer may enter with prompts of these lengths, its own being among them."""
         cells = len(lengths) * max(lengths)
         if len(lengths) > 1 and cells > min(
             self._budget.prefill_tokens, MOST_PADDING * sum(lengths)
         ):
             return False
-        rows = len(self._running) + len(lengths)
+        rows = len(self._running) + len(self._entering) + 1
         if rows == 1:
             return True
         columns = max(self._rows.columns, *lengths) + HEADROOM
@@ -135,14 +151,17 @@ class Scheduler:
         if logits is None:
             return
         try:
-            for row in range(len(entering)):
-                self._rows.admit(prefill, row)
+            for answer, place in zip(entering, self._places, strict=True):
+                self._rows.admit(prefill, place, answer.adapter)
+                if not answer.generated:
+                    answer.cached_tokens = prefill.known[place]
         except Exception as error:  # no memory for the rows: run them again, fewer at a time
             self._retreat(error)
             return
         self._running += entering
         self._entering, self._prefill = [], None
-        self._take(logits, range(len(self._running) - len(entering), len(self._running)))
+        rows = range(len(self._running) - len(entering), len(self._running))
+        self._take(logits[self._places], rows)
 
     def _decode(self) -> None:
         try:
@@ -158,22 +177,32 @@ class Scheduler:
         broken = (~logits.amax(-1).isfinite()).tolist()
         if any(broken):
             logits[broken] = 0
-        tokens = choose(logits, [answer.sampler for answer in answers])
-        for answer, token, is_broken in zip(answers, tokens, broken, strict=True):
-            if is_broken:
-                self._fail(answer, ModelError(_BROKEN_LOGITS))
-            else:
-                self._accept(answer, token)
+        logprobs = LogprobTable(logits, [answer.sampling.logprobs for answer in answers])
+        for row, answer in enumerate(answers):
+            self._penalise(answer, logits[row], broken=broken[row])
+        tokens = pick(logits, [answer.sampler for answer in answers])
+        for row, (answer, token) in enumerate(zip(answers, tokens, strict=True)):
+            if not answer.finished:
+                self._accept(answer, token, logprobs.of(row, token))
         for row in reversed(rows):
             if self._running[row].finished:
                 self._leave(row)
 
-    def _accept(self, answer: Answer, token: int) -> None:
+    def _penalise(self, answer: Answer, logits: torch.Tensor, *, broken: bool) -> None:
+        if broken:
+            self._fail(answer, ModelError(_BROKEN_LOGITS))
+            return
         try:
-            event: GenerationEvent | None = answer.accept(token)
+            answer.sampler.penalise(logits)
         except (
             Exception
-        ) as error:  # say, a tokenizer that can't decode; it concerns this answer only
+        ) as error:  # say, a constraint that can't be followed; it concerns this answer only
+            self._fail(answer, as_failure(error))
+
+    def _accept(self, answer: Answer, token: int, logprob: TokenLogprob | None) -> None:
+        try:
+            event: GenerationEvent | None = answer.accept(token, logprob)
+        except Exception as error:  # say, a tokenizer that can't decode
             self._fail(answer, as_failure(error))
             return
         if event is not None:
@@ -182,6 +211,10 @@ class Scheduler:
             self._row_limit = min(self._budget.rows, 2 * self._row_limit)
 
     def _leave(self, row: int) -> None:
+        answer = self._running[row]
+        if self._budget.kept_tokens:
+            known = self._rows.cache.end - self._rows.cache.starts[row]
+            self._prefixes.keep(self._rows.cache, row, answer.tokens[:known], answer.adapter)
         self._rows.remove(row)
         self._running[row] = self._running[-1]
         self._running.pop()
@@ -204,6 +237,7 @@ class Scheduler:
             self._fail(entering[0], as_failure(error))
             return
         if crowded:
+            self._prefixes.clear()
             self._row_limit = len(self._running)
         for answer in reversed(entering):
             answer.alone = True
@@ -213,7 +247,8 @@ class Scheduler:
         """After a failed step: an answer that ran alone fails; several run again, fewer at once."""
         answers: Sequence[Answer] = (*self._running, *self._entering)
         self._running, self._entering, self._prefill = [], [], None
-        self._rows = Rows(self._model)
+        self._rows = Rows(self._adapters)
+        self._prefixes.clear()
         if len(answers) == 1:
             self._fail(answers[0], as_failure(error))
             return

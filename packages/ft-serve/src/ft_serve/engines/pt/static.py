@@ -13,19 +13,40 @@ from transformers.generation import (
     StoppingCriteriaList,
 )
 
-from ft_core.engine import GenerationEvent
+from ft_core.engine import GenerationEvent, TokenLogprob
+from ft_serve.engines.pt.adapters import RowAdapters
 from ft_serve.engines.pt.answer import Answer
+from ft_serve.engines.pt.logprobs import LogprobTable
 from ft_serve.engines.pt.sampling import choose
 
 Emit = Callable[[Answer, GenerationEvent], None]
 
 
-def generate_alone(model: PreTrainedModel, answer: Answer, emit: Emit) -> None:
-    """Answer one request from its prompt to its end, giving out its events as they come."""
+def generate_alone(
+    adapters: RowAdapters, answer: Answer, emit: Emit, between: Callable[[], None]
+) -> None:
+    """Answer one request from its prompt to its end, giving out its events as they come.
+
+    Args:
+        adapters: the model with its adapters.
+        answer: the request.
+        emit: takes its events.
+        between: is called after each token; it may run the model for others.
+    """
+    model = adapters.model
+    adapters.use([answer.adapter])
+
+    def pause() -> None:
+        between()
+        adapters.use([answer.adapter])
+
     prompt = torch.tensor([answer.prompt], device=model.device)
     beams = answer.sampling.num_beams > 1
-    processors = LogitsProcessorList([] if beams else [_OwnChoice(answer)])
-    watch: StoppingCriteria = _Cancelled(answer) if beams else _Accept(answer, emit)
+    choice = _OwnChoice(answer)
+    processors = LogitsProcessorList([] if beams else [choice])
+    watch: StoppingCriteria = (
+        _Cancelled(answer, pause) if beams else _Accept(answer, choice, emit, pause)
+    )
     devices = [] if model.device.type == "cpu" else [model.device]
     with torch.random.fork_rng(devices=devices, device_type=_rng_type(model)):
         torch.manual_seed(answer.seed)
@@ -84,9 +105,13 @@ class _OwnChoice(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
+        self.logprob: TokenLogprob | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = choose(scores.float().clone(), [self._answer.sampler])
+        logits = scores.float().clone()
+        table = LogprobTable(logits, [self._answer.sampling.logprobs])
+        chosen = choose(logits, [self._answer.sampler])
+        self.logprob = table.of(0, chosen[0])
         only = torch.full_like(scores, -torch.inf)
         only[:, chosen[0]] = 0
         return only
@@ -95,14 +120,21 @@ class _OwnChoice(LogitsProcessor):  # type: ignore[misc]
 class _Accept(StoppingCriteria):  # type: ignore[misc]
     """Hands each token to the answer and stops when the answer has ended."""
 
-    def __init__(self, answer: Answer, emit: Emit) -> None:
+    def __init__(
+        self, answer: Answer, choice: _OwnChoice, emit: Emit, pause: Callable[[], None]
+    ) -> None:
         self._answer = answer
+        self._choice = choice
         self._emit = emit
+        self._pause = pause
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
         answer = self._answer
-        if not answer.finished and (event := answer.accept(int(input_ids[0, -1]))):
+        token = int(input_ids[0, -1])
+        if not answer.finished and (event := answer.accept(token, self._choice.logprob)):
             self._emit(answer, event)
+        if not answer.finished:
+            self._pause()
         done = answer.finished or answer.cancelled
         return torch.full((input_ids.shape[0],), done, device=input_ids.device)
 
@@ -110,8 +142,11 @@ class _Accept(StoppingCriteria):  # type: ignore[misc]
 class _Cancelled(StoppingCriteria):  # type: ignore[misc]
     """Stops all beams of a request that nobody waits for any more."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, pause: Callable[[], None]) -> None:
         self._answer = answer
+        self._pause = pause
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        if not self._answer.cancelled:
+            self._pause()
         return torch.full((input_ids.shape[0],), self._answer.cancelled, device=input_ids.device)

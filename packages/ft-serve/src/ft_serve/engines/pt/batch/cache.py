@@ -8,7 +8,7 @@ window means the same in columns as in positions.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -116,6 +116,23 @@ class ColumnCache(DynamicCache):  # type: ignore[misc]
         self.starts = [width - length for length in lengths]
         self.base = self.end = 0
         self.row_capacity, self.column_capacity = self.rows, width
+
+    def fill(self, row: int, layers: Sequence[tuple[torch.Tensor, torch.Tensor]], end: int) -> None:
+        """Write what is known of a row, shape (heads, columns, head size) a layer, up to column ``end``."""
+        begin = self.starts[row]
+        for layer, (keys, values) in zip(self.layers, layers, strict=True):
+            if not layer.is_initialized:
+                layer.lazy_initialization(keys[None], values[None])
+            layer.keys[row, :, begin:end] = keys[:, : end - begin]
+            layer.values[row, :, begin:end] = values[:, : end - begin]
+
+    def copy_row(self, row: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """Return a row's keys and values, shape (heads, columns, head size), of each layer."""
+        used = slice(self.starts[row], self.end)
+        return tuple(
+            (layer.keys[row, :, used].clone(), layer.values[row, :, used].clone())
+            for layer in self.layers
+        )
 
     def reserve(self, columns: int) -> None:
         """Make room for this many columns behind the end."""
