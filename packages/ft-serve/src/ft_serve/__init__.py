@@ -9,6 +9,7 @@ from ft_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ft_serve.arguments import CheckpointArguments, InferArguments
+    from ft_serve.engines.choices import choices
     from ft_serve.engines.pt import PtEngine
     from ft_serve.infer.dataset import InferReport, answer_dataset
     from ft_serve.infer.interactive import Chat
@@ -20,6 +21,7 @@ __all__ = [
     "InferReport",
     "PtEngine",
     "answer_dataset",
+    "choices",
 ]
 
 _HOMES = {
@@ -29,6 +31,7 @@ _HOMES = {
     "InferReport": "infer.dataset",
     "PtEngine": "engines.pt",
     "answer_dataset": "infer.dataset",
+    "choices": "engines.choices",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

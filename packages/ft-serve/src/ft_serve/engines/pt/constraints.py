@@ -130,8 +130,12 @@ def _grammar(constraint: Constraint) -> str:
 
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(constraint.text)
-    schema = constraint.text if constraint.kind == "json_schema" else '{"type": "object"}'
-    try:
-        return LLMatcher.grammar_from_json_schema(schema)
-    except ValueError as error:
-        raise UsageError(f"the constraint's schema is no JSON object: {error}") from error
+    schema: object = {"type": "object"}
+    if constraint.kind == "json_schema":
+        try:
+            schema = json.loads(constraint.text)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"the constraint's schema is no JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise UsageError("the constraint's schema must be a JSON object")
+    return LLMatcher.grammar_from_json_schema(schema)
