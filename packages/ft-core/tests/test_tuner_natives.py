@@ -192,6 +192,8 @@ def test_freezing_that_can_not_work(tmp_path: Path) -> None:
     tuner = TUNERS.get("full")
     with pytest.raises(UsageError, match="--freeze_parameters 1 leaves nothing"):
         tuner.apply(model, FullSettings(freeze_parameters=1))
+    with pytest.raises(UsageError, match="the embedding is frozen"):
+        tuner.apply(model, FullSettings(freeze_parameters=0.5, new_token_ids=(5,)))
     with pytest.raises(
         UsageError, match=r"transformer.wte: no parameter's name begins so; .*model.layers"
     ):

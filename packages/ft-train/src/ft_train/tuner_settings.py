@@ -99,6 +99,7 @@ def _full(invocation: Invocation, facts: ModelFacts) -> FullSettings:
     return FullSettings(
         freeze_parameters=tuner.freeze_parameters,
         additional_trainable_parameters=tuple(tuner.additional_trainable_parameters),
+        new_token_ids=facts.new_token_ids,
     )
 
 

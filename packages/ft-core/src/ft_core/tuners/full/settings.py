@@ -14,6 +14,7 @@ class FullSettings:
     Attributes:
         freeze_parameters: share of the parameters that is frozen, counted from the bottom.
         additional_trainable_parameters: beginnings of names that are trained nevertheless.
+        new_token_ids: tokens the model didn't have, whose rows of the embedding must be trained.
 
     Raises:
         UsageError: a value that can't work, with its flag.
@@ -21,6 +22,7 @@ class FullSettings:
 
     freeze_parameters: float = 0.0
     additional_trainable_parameters: tuple[str, ...] = ()
+    new_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.freeze_parameters <= 1:

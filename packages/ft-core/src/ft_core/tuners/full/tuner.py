@@ -94,6 +94,11 @@ def _freeze(model: PreTrainedModel, settings: FullSettings) -> None:
             )
         for parameter in found:
             parameter.requires_grad = True
+    if settings.new_token_ids and not model.get_input_embeddings().weight.requires_grad:
+        raise UsageError(
+            f"--new_special_tokens and --freeze_parameters {settings.freeze_parameters:g}: the embedding is frozen, so new "
+            "tokens would stay as they are; name it with --additional_trainable_parameters"
+        )
     if not any(parameter.requires_grad for _, parameter in named):
         raise UsageError(
             f"--freeze_parameters {settings.freeze_parameters:g} leaves nothing to train; give less, or name what is "
