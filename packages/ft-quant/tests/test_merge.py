@@ -20,7 +20,19 @@ from ft_core.errors import FtError
 from ft_core.models.loading import load_checkpoint, load_model
 from ft_core.testing import tiny_model
 from ft_core.tokenizer import Tokenizer
-from ft_core.tuners import TUNERS, LoraSettings
+from ft_core.tuners import (
+    TUNERS,
+    AdaLoraSettings,
+    AdapterSettings,
+    BoftSettings,
+    FourierFtSettings,
+    Ia3Settings,
+    LlamaProSettings,
+    LongLoraSettings,
+    LoraSettings,
+    VeraSettings,
+)
+from ft_core.tuners.backends import tuner_for
 from ft_quant import MergeReport, merge_checkpoint
 
 IDS = torch.tensor([[5, 9, 17, 33, 2, 250, 71, 8]])
@@ -306,6 +318,56 @@ def test_whole_models_have_nothing_to_merge(tmp_path: Path) -> None:
     for whole in (merge(checkpoint).path, tmp_path / "base"):
         with pytest.raises(ModelError, match=rf"{whole}: holds a whole model.*ft infer --ckpt_dir"):
             merge(whole)
+
+
+TUNED = {
+    "longlora": LongLoraSettings(rank=2),
+    "adalora": AdaLoraSettings(init_r=4, target_r=2, total_steps=5),
+    "ia3": Ia3Settings(),
+    "vera": VeraSettings(rank=8),
+    "boft": BoftSettings(),
+    "fourierft": FourierFtSettings(n_frequency=50),
+}
+
+
+def tuned_checkpoint(root: Path, name: str, settings: Any, backend: Any = "peft") -> Path:
+    """Write a checkpoint of a tuner whose trained numbers are moved at random."""
+    base = tiny_model(root / "base", initializer_range=0.2)
+    tuner = tuner_for(name, backend)
+    torch.manual_seed(3)
+    model = tuner.apply(load_model(base, dtype=torch.float32, for_training=True), settings)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    checkpoint = root / "run" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    tuner.save(model, checkpoint)
+    arguments = {"sft_type": name, "model_id_or_path": str(base), "template_type": "chatml"}
+    write_sidecars(checkpoint, arguments=arguments)
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"), [*((name, "peft") for name in TUNED), ("longlora", "swift")]
+)
+def test_adapters_of_every_kind_are_merged(name: str, backend: str, tmp_path: Path) -> None:
+    checkpoint = tuned_checkpoint(tmp_path, name, TUNED[name], backend)
+    adapted = load_checkpoint(checkpoint, dtype=torch.float32)
+    merged = transformers.AutoModelForCausalLM.from_pretrained(merge(checkpoint).path)
+    with torch.no_grad():
+        expected = adapted.eval()(IDS).logits
+        torch.testing.assert_close(merged.eval()(IDS).logits, expected, rtol=0, atol=2e-4)
+
+
+def test_what_can_not_be_merged_says_why_before_loading(tmp_path: Path) -> None:
+    bottlenecks = tuned_checkpoint(tmp_path / "one", "adapter", AdapterSettings(length=4))
+    shutil.rmtree(tmp_path / "one" / "base")  # not even looked for
+    with pytest.raises(ModelError, match="--sft_type adapter and can't be merged: its bottlenecks"):
+        merge(bottlenecks)
+    grown = tuned_checkpoint(tmp_path / "two", "llamapro", LlamaProSettings(num_new_blocks=1))
+    with pytest.raises(ModelError, match=r"holds a whole model.*--sft_type llamapro"):
+        merge(grown)
 
 
 def break_nothing_there(checkpoint: Path) -> None:
