@@ -6,17 +6,23 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ft_core import DataError, Example, Message
+from ft_core.agents import AGENTS
 from ft_core.engine import GenerationRequest, Sampling
 from ft_core.errors import ModelError, UsageError
+from ft_core.examples import ToolCall
 from ft_core.templates import Template, choose_template
 from ft_core.testing import tiny_tokenizer
 from ft_core.tokenizer import Tokenizer
+from ft_serve.arguments import InferArguments
 from ft_serve.infer.dataset import Prompting, answer_dataset
-from ft_serve.infer.interactive import Chat
+from ft_serve.infer.interactive import Chat, Partner
+from ft_serve.infer.markdown import MarkdownWriter
 from ft_serve.infer.results import AnswerFile, history_of, result_file
 from ft_serve.infer_command import read_prompts
 from ft_serve.testing import MockEngine
@@ -83,6 +89,24 @@ def test_the_prompt_is_what_the_template_feeds(template: Template, tmp_path: Pat
     assert written["history"] == [["a", "b"]] and written["system"] == "s"
 
 
+def test_answers_of_rows_with_tools_end_where_a_result_would_come(
+    template: Template, tmp_path: Path
+) -> None:
+    engine = MockEngine("x")
+    agent = AGENTS.get(template.tools_prompt or "hermes")
+    row = Example(messages=(Message("user", "Ulm?"),), tools=(WEATHER,))
+    answer_dataset(
+        engine,
+        Prompting(template),
+        [row, rows(1)[0]],
+        Sampling(),
+        tmp_path / "a",
+        out=io.StringIO(),
+    )
+    stops = [request.sampling.stop for request in engine.requests]
+    assert stops == [agent.stop, ()]
+
+
 def test_each_row_has_its_own_seed(template: Template, tmp_path: Path) -> None:
     engine = MockEngine("x")
     prompting = Prompting(template)
@@ -145,7 +169,11 @@ def test_an_interrupted_run_keeps_what_is_done(template: Template, tmp_path: Pat
 
 
 def chat(
-    engine: MockEngine, template: Template, tmp_path: Path, lines: list[str | type[BaseException]]
+    engine: MockEngine,
+    template: Template,
+    tmp_path: Path,
+    lines: list[str | type[BaseException]],
+    **more: Any,
 ) -> tuple[list[dict[str, object]], str]:
     shown: list[str] = []
     script: Iterator[str | type[BaseException]] = iter(lines)
@@ -157,7 +185,9 @@ def chat(
         raise item
 
     answers = AnswerFile(tmp_path / "chat.jsonl")
-    Chat(engine, template, Sampling(), answers, read=read_line, write=shown.append).run()
+    Chat(
+        Partner(engine, template), Sampling(), answers, read=read_line, write=shown.append, **more
+    ).run()
     answers.close()
     return read(answers.path), "".join(shown)
 
@@ -197,8 +227,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(template: Template, tmp_
     script = iter(["hi", "exit"])
     answers = AnswerFile(tmp_path / "chat.jsonl")
     Chat(
-        MockEngine("hello"),
-        template,
+        Partner(MockEngine("hello"), template),
         Sampling(),
         answers,
         read=lambda _: next(script),
@@ -207,6 +236,167 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(template: Template, tmp_
     answers.close()
     assert "(stopped)" in "".join(shown)
     assert read(answers.path)[0]["response"] == "hel"
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Weather of a place.",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+
+
+def test_the_person_answers_for_tools(template: Template, tmp_path: Path) -> None:
+    (tmp_path / "tools.json").write_text(json.dumps([WEATHER]))
+    agent = AGENTS.get(template.tools_prompt or "hermes")
+    call = agent.calls([ToolCall("weather", {"place": "Ulm"})])
+    replies = iter([call, "It rains.", "fine"])
+    engine = MockEngine(lambda request: next(replies))
+    lines = [f"/tools {tmp_path / 'tools.json'}", "Ulm?", '{"rain": true}', "/tools none", "thanks"]
+    prompts: list[str] = []
+    script = iter(lines)
+
+    def read_line(prompt: str) -> str:
+        prompts.append(prompt)
+        try:
+            return next(script)
+        except StopIteration:
+            raise EOFError from None
+
+    answers = AnswerFile(tmp_path / "chat.jsonl")
+    shown: list[str] = []
+    Chat(Partner(engine, template), Sampling(), answers, read=read_line, write=shown.append).run()
+    answers.close()
+    assert any("result of weather" in prompt and "Ulm" in prompt for prompt in prompts)
+    assert [row["response"] for row in read(answers.path)] == ["It rains.", "fine"]
+    second = template.tokenizer.decode(list(engine.requests[1].token_ids))
+    assert '{"rain": true}' in second
+    assert set(agent.stop) <= set(engine.requests[0].sampling.stop)
+    assert not set(agent.stop) & set(engine.requests[2].sampling.stop)
+    assert "tools: weather\n" in shown and "tools: none\n" in shown
+
+
+def test_commands_say_what_is_wrong(template: Template, tmp_path: Path) -> None:
+    engine = MockEngine("ok", adapters=["mine"])
+    lines = ["/tools nowhere.json", "/adapter other", "/model x", "/help", "hi"]
+    written, shown = chat(engine, template, tmp_path, [*lines])
+    assert "nowhere.json: can't be read" in shown
+    assert "adapter other: there are mine" in shown
+    assert "/model NAME" in shown
+    assert [row["query"] for row in written] == ["hi"]
+
+
+def test_who_answers_can_be_changed(template: Template, tmp_path: Path) -> None:
+    first, second = MockEngine("ok", adapters=["mine"]), MockEngine("ok")
+    lines = ["a", "/adapter mine", "b", "/adapter", "/model other", "/adapter none", "c"]
+    _, shown = chat(
+        first, template, tmp_path, [*lines], open_model=lambda _: Partner(second, template)
+    )
+    assert [request.adapter for request in first.requests] == [None, "mine"]
+    assert len(second.requests) == 1
+    assert list(second.requests[0].token_ids) == template.encode_prompt((Message("user", "c"),))
+    assert "adapter: mine (loaded: mine)" in shown and "model: other" in shown
+
+
+def test_answers_are_formatted_block_by_block() -> None:
+    console = Console(file=io.StringIO(), width=40, force_terminal=False)
+    writer = MarkdownWriter(console)
+    text = "# Title\n\nSome **bold** text.\n\n```\na\n\nb\n```\n\nlast"
+    seen = []
+    for character in text:
+        writer.push(character)
+        seen.append(console.file.getvalue())
+    writer.finish()
+    whole = console.file.getvalue()
+    assert "Some bold text." in whole and "**" not in whole and "last" in whole
+    shown_at = next(place for place, part in enumerate(seen) if "Some bold text." in part)
+    assert shown_at < text.index("```")  # once its paragraph was over
+    inside = seen[text.index("b\n```")]
+    assert "a" not in inside.split("Some bold text.")[1]  # code waits for its end
+
+
+def test_chat_formats_unless_told_otherwise(template: Template, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=40)
+    _, shown = chat(
+        MockEngine("**yes**"),
+        template,
+        tmp_path,
+        ["a", "/plain", "b"],
+        markdown=lambda: MarkdownWriter(console),
+    )
+    assert "yes" in console.file.getvalue() and "**" not in console.file.getvalue()
+    assert shown.count("**") == 2 or "**yes**" in shown
+
+
+def test_an_interrupted_file_is_completed_in_order(template: Template, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    prompting = Prompting(template)
+    out = io.StringIO()
+    answer_dataset(MockEngine("old"), prompting, rows(5), Sampling(), file, out=out)
+    kept = file.read_text().splitlines()
+    failed = json.dumps({**json.loads(kept[0]), "response": None, "error": "once"})
+    file.write_text("\n".join([failed, kept[3], kept[1], kept[4][:20]]))
+    engine = MockEngine("new")
+    report = answer_dataset(engine, prompting, rows(5), Sampling(), file, out=out, seed=7)
+    assert [row["response"] for row in read(file)] == ["new", "old", "new", "old", "new"]
+    assert [row["query"] for row in read(file)] == [f"question {i}" for i in range(5)]
+    assert (report.reused, report.answered) == (2, 5)
+    assert sorted(request.sampling.seed or 0 for request in engine.requests) == [7, 9, 11]
+    again = answer_dataset(engine, prompting, rows(5), Sampling(), file, out=out)
+    assert again.reused == 5 and len(engine.requests) == 3
+
+
+def test_a_file_of_other_rows_or_of_something_else_is_left_alone(
+    template: Template, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.jsonl"
+    prompting, out = Prompting(template), io.StringIO()
+    answer_dataset(MockEngine("old"), prompting, rows(3), Sampling(), file, out=out)
+    before = file.read_text()
+    with pytest.raises(UsageError, match="1 rows that aren't asked"):
+        answer_dataset(MockEngine("new"), prompting, rows(2), Sampling(), file, out=out)
+    assert file.read_text() == before
+    file.write_text('{"query": "no answers"}\n{"query": "b"}\n')
+    with pytest.raises(DataError, match="is no row of answers"):
+        answer_dataset(MockEngine("new"), prompting, rows(2), Sampling(), file, out=out)
+
+
+def test_answers_are_compared_with_labels(template: Template, tmp_path: Path) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def summarise(answers: Any, labels: Any) -> dict[str, float]:
+        seen.append((list(answers), list(labels)))
+        return {"score": 50.0}
+
+    unlabelled = Example(messages=(Message("user", "question 9"),))
+    report = answer_dataset(
+        MockEngine(echo(template)),
+        Prompting(template),
+        [*rows(3), unlabelled],
+        Sampling(),
+        tmp_path / "a",
+        out=io.StringIO(),
+        summarise=summarise,
+    )
+    assert seen == [(["echo question 0", "echo question 1"], ["label 0", "label 1"])]
+    assert report.scores == {"score": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (["x"], "write name=checkpoint"),
+        (["=x"], "write name=checkpoint"),
+        (["a=x", "a=y"], "the name a is taken"),
+        (["default-lora=x"], "the name default-lora is taken"),
+    ],
+)
+def test_adapters_need_names_of_their_own(given: list[str], part: str) -> None:
+    arguments = InferArguments(lora_modules=given)
+    with pytest.raises(UsageError, match=part):
+        arguments.check(frozenset())
 
 
 def test_formats_of_one_round_get_each_question_alone(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from ft_core.command.group import ArgumentGroup, flag
 from ft_core.errors import UsageError
 from ft_core.tuner import SftType
 
+LOADED_ADAPTER = "default-lora"
+"""Name of the adapter that ckpt_dir holds."""
+
 
 class CheckpointArguments(ArgumentGroup):
     """The checkpoint of an earlier run."""
@@ -44,14 +47,37 @@ class InferArguments(ArgumentGroup):
     stream: bool = True
     """Show answers while they are generated; for rows only where verbose shows them."""
 
+    lora_modules: list[str] = flag([])
+    """Further adapters on the same weights, name=checkpoint each; that of ckpt_dir is called default-lora."""
+
+    result_file: str | None = None
+    """File for the answers to rows; answers it holds already are kept, not generated again. None makes a new one."""
+
     overwrite_generation_config: bool | None = None
-    """Write the sampling used here into the generation_config.json of the checkpoint; none does so with a ckpt_dir."""
+    """Write the sampling used here, but no length, into the generation_config.json of the checkpoint; none does so with a ckpt_dir."""
 
     verbose: bool | None = None
     """Show each question, answer and label instead of progress; none shows them for fewer than 100 rows."""
 
+    def adapters(self) -> dict[str, str]:
+        """Return name and directory of each of ``lora_modules``.
+
+        Raises:
+            UsageError: one isn't written name=directory, or a name comes twice.
+        """
+        found: dict[str, str] = {}
+        for item in self.lora_modules:
+            name, _, directory = item.partition("=")
+            if not name or not directory:
+                raise UsageError(f"--lora_modules {item}: write name=checkpoint")
+            if name in (*found, LOADED_ADAPTER):
+                raise UsageError(f"--lora_modules {item}: the name {name} is taken")
+            found[name] = directory
+        return found
+
     def check(self, given: frozenset[str]) -> None:
-        """Refuse a number of rows that answers nothing."""
+        """Refuse a number of rows that answers nothing, and adapters without a name."""
+        self.adapters()
         if self.show_dataset_sample == 0:
             raise UsageError(
                 "--show_dataset_sample 0 answers nothing; give a number of rows, or -1 for all"

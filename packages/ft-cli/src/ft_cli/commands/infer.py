@@ -47,7 +47,17 @@ def run(invocation: Invocation) -> None:
         if rows is None:
             session.chat()
         else:
-            session.answer(rows)
+            session.answer(rows, summarise=compare)
+
+
+def compare(answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """Return ROUGE, BLEU and the share of exact matches, each from 0 to 100."""
+    from ft_eval.metrics import exact_match
+    from ft_train.answer_metrics import answer_scores, answer_sums
+
+    matches = sum(exact_match(text, label) for text, label in zip(answers, labels, strict=True))
+    scores = answer_scores(answer_sums(answers, labels))
+    return {**scores, "exact match": 100 * matches / len(answers)}
 
 
 def _rows(invocation: Invocation) -> Sequence[Example] | None:

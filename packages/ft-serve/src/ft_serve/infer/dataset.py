@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from ft_core.agents import AGENTS
 from ft_core.engine import Engine, GenerationRequest, Sampling
-from ft_core.errors import FtError
+from ft_core.errors import FtError, UsageError
 from ft_core.examples import Example
 from ft_core.templates.template import Template
-from ft_serve.infer.results import AnswerFile, answer_row
+from ft_serve.infer.results import (
+    AnswerFile,
+    answer_row,
+    question_key,
+    read_answers,
+    rewrite,
+)
+
+Summarise = Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
+"""Compares answers with labels and returns named scores."""
 
 IN_FLIGHT = 64
 """Requests given to the engine at the same time; it batches what fits."""
@@ -33,6 +43,11 @@ class Prompting:
     template: Template
     max_length: int | None = None
     truncate: bool = False
+
+    def pauses(self, example: Example) -> tuple[str, ...]:
+        """Return the texts at which an answer waits for a tool's result, which no row has."""
+        name = self.template.tools_prompt
+        return AGENTS.get(name).stop if example.tools and name is not None else ()
 
     def token_ids(self, example: Example) -> list[int]:
         """Return what the engine is fed.
@@ -63,6 +78,8 @@ class InferReport:
         failed: rows without, with the reason of each.
         tokens: generated tokens.
         seconds: of all of it.
+        reused: rows whose answers the file had already.
+        scores: how the answers compare with the labels, where there are any.
     """
 
     file: Path
@@ -70,6 +87,8 @@ class InferReport:
     failed: tuple[str, ...]
     tokens: int
     seconds: float
+    reused: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -85,6 +104,12 @@ class _Row:
     done: bool = False
     written: bool = False
 
+    def result(self) -> dict[str, Any]:
+        """Return what is written of it."""
+        if self.error is None:
+            return answer_row(self.example, self.text)
+        return answer_row(self.example, None, error=self.error)
+
 
 def answer_dataset(
     engine: Engine,
@@ -97,34 +122,75 @@ def answer_dataset(
     verbose: bool = False,
     stream: bool = True,
     out: TextIO | None = None,
+    adapter: str | None = None,
+    summarise: Summarise | None = None,
 ) -> InferReport:
     """Answer rows and write them to ``file`` in their order.
 
     A row that can't be answered is written with its ``error`` and hurts no other. When interrupted, all
-    finished answers are written.
+    finished answers are written; called again with the same file, those are kept and the others answered.
 
     Args:
         engine: answers.
         prompting: makes prompts of rows.
         examples: the rows; a closing assistant turn is kept as the label.
         sampling: how to choose tokens.
-        file: JSON lines are appended to it.
+        file: JSON lines; answers that it holds already are not generated again.
         seed: of the first row; each row has its own, so an answer depends on nothing else in the batch.
         verbose: show question, answer and label of each row instead of progress.
         stream: while verbose, show an answer as it is generated.
         out: where that is shown; standard output if ``None``.
+        adapter: which of the engine's adapters answers.
+        summarise: compares the answers with the labels of rows that have one.
     """
-    work = _Work(
-        engine, prompting, sampling, seed, AnswerFile(file), verbose, stream, out or sys.stdout
-    )
+    known = read_answers(file) if file.exists() else []
+    rows = [_Row(index, example) for index, example in enumerate(examples)]
+    reused = _take_known(rows, known)
     start = time.monotonic()
+    answers = AnswerFile(file)
+    work = _Work(
+        engine, prompting, sampling, seed, answers, verbose, stream, out or sys.stdout, adapter
+    )
     try:
-        rows = asyncio.run(work.run(examples))
+        asyncio.run(work.run([row for row in rows if not row.done]))
     finally:
-        work.answers.close()
+        answers.close()
+    if known:
+        rewrite(file, (row.result() for row in rows))
     failed = tuple(row.error for row in rows if row.error is not None)
     tokens = sum(row.tokens for row in rows)
-    return InferReport(file, len(rows) - len(failed), failed, tokens, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    scores = _scores(rows, summarise)
+    return InferReport(file, len(rows) - len(failed), failed, tokens, seconds, reused, scores)
+
+
+def _take_known(rows: Sequence[_Row], known: Sequence[Mapping[str, Any]]) -> int:
+    """Give rows the answers that the file has; return how many.
+
+    Raises:
+        UsageError: the file has answers to other rows.
+    """
+    answers: dict[str, list[str]] = {}
+    for item in known:
+        if item["response"] is not None:
+            answers.setdefault(question_key(item), []).append(str(item["response"]))
+    reused = 0
+    for row in rows:
+        if found := answers.get(question_key(answer_row(row.example, None))):
+            row.text, row.done, row.written = found.pop(0), True, True
+            reused += 1
+    if left := sum(map(len, answers.values())):
+        raise UsageError(
+            f"the file of answers has {left:,} rows that aren't asked now; give another file, or the same rows"
+        )
+    return reused
+
+
+def _scores(rows: Sequence[_Row], summarise: Summarise | None) -> Mapping[str, float]:
+    labelled = [row for row in rows if row.error is None and row.example.answer is not None]
+    if summarise is None or not labelled:
+        return {}
+    return summarise([row.text for row in labelled], [row.example.answer or "" for row in labelled])
 
 
 @dataclass(slots=True)
@@ -137,9 +203,9 @@ class _Work:
     verbose: bool
     stream: bool
     out: TextIO
+    adapter: str | None
 
-    async def run(self, examples: Sequence[Example]) -> list[_Row]:
-        rows = [_Row(index, example) for index, example in enumerate(examples)]
+    async def run(self, rows: Sequence[_Row]) -> None:
         gate = asyncio.Semaphore(IN_FLIGHT)
         tasks = [asyncio.create_task(self._answer(row, gate)) for row in rows]
         progress = _Progress(len(rows), self.out if not self.verbose else None)
@@ -156,14 +222,15 @@ class _Work:
                 if row.done:
                     self._write(row)
             progress.close()
-        return rows
 
     async def _answer(self, row: _Row, gate: asyncio.Semaphore) -> None:
         async with gate:
             try:
+                stop = (*self.sampling.stop, *self.prompting.pauses(row.example))
                 request = GenerationRequest(
                     self.prompting.token_ids(row.example),
-                    replace(self.sampling, seed=self.seed + row.index),
+                    replace(self.sampling, seed=self.seed + row.index, stop=stop),
+                    self.adapter,
                 )
                 async for event in self.engine.generate(request):
                     row.text += event.text
@@ -195,10 +262,7 @@ class _Work:
         if row.written:
             return
         row.written = True
-        if row.error is None:
-            self.answers.write(answer_row(row.example, row.text))
-        else:
-            self.answers.write(answer_row(row.example, None, error=row.error))
+        self.answers.write(row.result())
 
 
 class _Progress:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ft_core.errors import UsageError
+from ft_core.errors import DataError, UsageError
 from ft_core.examples import Example, Message
 
 
@@ -37,6 +37,47 @@ def result_file(
             f"answers can't be written to {directory}: {error.strerror or error}"
         ) from error
     raise UsageError(f"{directory} has a thousand files of this second; try again")
+
+
+def read_answers(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of answers; a last line that was cut off is left out.
+
+    Raises:
+        DataError: it can't be read, or a line before the last is no row.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"can't be read: {error}", path=str(path), rule="unreadable") from error
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise DataError(
+                f"invalid JSON: {error.msg}", path=str(path), line=number, rule="invalid_json"
+            ) from error
+        if not isinstance(row, dict) or "response" not in row:
+            raise DataError("is no row of answers", path=str(path), line=number, rule="no_response")
+        rows.append(row)
+    return rows
+
+
+def question_key(row: Mapping[str, Any]) -> str:
+    """Return what tells a row's question and label from those of others."""
+    asked = {name: value for name, value in row.items() if name not in ("response", "error")}
+    return json.dumps(asked, ensure_ascii=False, sort_keys=True)
+
+
+def rewrite(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Exchange a file of answers for one with these rows; it is never half written."""
+    beside = path.with_name(f"{path.name}.partial")
+    with beside.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    beside.replace(path)
 
 
 class AnswerFile:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ft_core.arguments import (
-    GenerationArguments,
-    LoadingArguments,
-    ModelArguments,
-    QuantizationArguments,
-    TemplateArguments,
-)
+from rich.console import Console
+
+from ft_core.arguments import GenerationArguments, ModelArguments, TemplateArguments
 from ft_core.command import Invocation
 from ft_core.errors import UsageError
 from ft_core.examples import Example
 from ft_core.prepare import Prepared, Say, to_stderr
 from ft_serve.arguments import InferArguments
-from ft_serve.infer.dataset import InferReport, Prompting, answer_dataset
-from ft_serve.infer.interactive import Chat
+from ft_serve.infer.dataset import InferReport, Prompting, Summarise, answer_dataset
+from ft_serve.infer.interactive import Chat, Partner
+from ft_serve.infer.loading import prepare_named, start_engine
+from ft_serve.infer.markdown import MarkdownWriter
 from ft_serve.infer.results import AnswerFile, result_file
 
 if TYPE_CHECKING:
@@ -36,62 +35,96 @@ class Session:
     Attributes:
         invocation: the command with its arguments.
         prepared: the model with tokenizer and chat format.
-        engine: answers.
+        engines: those that run; the first is the command's own.
+        say: is told what is used and why.
     """
 
     invocation: Invocation
     prepared: Prepared
-    engine: Engine
+    engines: list[Engine]
+    say: Say
 
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint's directory; ``None`` for a plain model."""
         return None if self.prepared.checkpoint is None else self.prepared.checkpoint.path
 
-    def answer(self, rows: Sequence[Example]) -> InferReport:
-        """Answer rows, write them beside the checkpoint, and print how it went."""
+    @property
+    def partner(self) -> Partner:
+        """Who answers at first: the checkpoint, else the first of the adapters, else the model."""
+        engine = self.engines[0]
+        return Partner(engine, self.prepared.chosen.template, next(iter(engine.adapters), None))
+
+    def answer(self, rows: Sequence[Example], *, summarise: Summarise | None = None) -> InferReport:
+        """Answer rows, write them beside the checkpoint, and print how it went.
+
+        Args:
+            rows: the questions.
+            summarise: compares the answers with the labels of rows that have one.
+        """
         arguments = self.invocation.get(InferArguments)
         template = self.invocation.get(TemplateArguments)
-        chosen = self.prepared.chosen.template
+        partner = self.partner
         report = answer_dataset(
-            self.engine,
+            partner.engine,
             Prompting(
-                chosen,
+                partner.template,
                 None if template.max_length == -1 else template.max_length,
                 template.truncation_strategy == "truncation_left",
             ),
             rows,
-            self.invocation.get(GenerationArguments).sampling(stop=chosen.stop_strings),
-            result_file(self.checkpoint, self.prepared.name),
+            self.invocation.get(GenerationArguments).sampling(stop=partner.template.stop_strings),
+            self._answers_file(),
             seed=self.invocation.get(ModelArguments).seed,
             verbose=len(rows) < 100 if arguments.verbose is None else arguments.verbose,
             stream=arguments.stream,
+            adapter=partner.adapter,
+            summarise=summarise,
         )
-        rate = report.tokens / max(report.seconds, 1e-9)
-        print(f"answered {report.answered:,} rows, {report.tokens:,} tokens, {rate:.1f} tokens/s")
-        for reason in report.failed[:3]:
-            print(f"no answer: {reason}")
-        if len(report.failed) > 3:
-            print(f"and {len(report.failed) - 3:,} more without an answer")
-        print(f"answers: {report.file}")
+        print("\n".join(_summary(report)))
         return report
+
+    def _answers_file(self) -> Path:
+        given = self.invocation.get(InferArguments).result_file
+        if given is None:
+            return result_file(self.checkpoint, self.prepared.name)
+        file = Path(given).expanduser().resolve()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        except OSError as error:
+            raise UsageError(f"--result_file {given}: {error.strerror or error}") from error
+        return file
 
     def chat(self) -> None:
         """Talk with the person at the terminal."""
-        template = self.prepared.chosen.template
-        answers = AnswerFile(result_file(self.checkpoint, self.prepared.name))
+        answers = AnswerFile(self._answers_file())
         try:
             Chat(
-                self.engine,
-                template,
-                self.invocation.get(GenerationArguments).sampling(stop=template.stop_strings),
+                self.partner,
+                self.invocation.get(GenerationArguments).sampling(),
                 answers,
                 system=self.invocation.get(TemplateArguments).system,
                 stream=self.invocation.get(InferArguments).stream,
+                open_model=self.open_model,
+                markdown=_markdown if sys.stdout.isatty() else None,
             ).run()
         finally:
             answers.close()
         print(f"\nanswers: {answers.path}")
+
+    def open_model(self, name: str) -> Partner:
+        """Load another model, by its name or directory, and let go of the one before.
+
+        Raises:
+            FtError: it can't be loaded; the one before stays.
+        """
+        prepared = prepare_named(self.invocation, name, self.say)
+        engine = start_engine(self.invocation, prepared, say=self.say)
+        while self.engines:
+            asyncio.run(self.engines.pop().close())
+        self.engines.append(engine)
+        return Partner(engine, prepared.chosen.template, next(iter(engine.adapters), None))
 
     def save_sampling(self) -> None:
         """Write the sampling of this run into the checkpoint's generation config, if that is wanted."""
@@ -107,7 +140,8 @@ class Session:
         sampling = self.invocation.get(GenerationArguments).sampling()
         config = self.prepared.generation_config()
         config.do_sample = sampling.temperature > 0
-        config.max_new_tokens = sampling.max_new_tokens
+        # Servers take a length that stands here for the most that any request may ask for.
+        config.max_new_tokens = None
         config.temperature = sampling.temperature if config.do_sample else None
         config.top_k = sampling.top_k if config.do_sample else None
         config.top_p = sampling.top_p if config.do_sample else None
@@ -128,36 +162,39 @@ def open_session(
         prepared: the model.
         say: is told what is used and why.
     """
-    from ft_serve.engines.pt import PtEngine
-
     strategy = invocation.get(TemplateArguments).truncation_strategy
     if strategy in ("right", "split"):
         raise UsageError(
             f"--truncation_strategy {strategy} would cut off the question that is to be answered; "
             "use truncation_left or delete"
         )
-    model = invocation.get(ModelArguments)
-    how = prepared.how(
-        model,
-        quantized=invocation.get(QuantizationArguments),
-        loading=invocation.get(LoadingArguments),
-        max_length=invocation.get(TemplateArguments).max_length,
-    )
-    template = prepared.chosen.template
-    say(f"template   {template.name} ({prepared.chosen.reason})")
-    for line in how.lines():
-        say(line)
     if invocation.get(InferArguments).infer_backend == "AUTO":
         say("engine     pt (ft's own; the only one of this installation)")
-    engine = PtEngine(
-        prepared.load(how),
-        prepared.tokenizer,
-        stop_token_ids=template.stop_token_ids,
-        seed=model.seed,
-    )
+    adapters = invocation.get(InferArguments).adapters()
+    engine = start_engine(invocation, prepared, adapters=adapters, say=say)
+    session = Session(invocation, prepared, [engine], say)
     try:
-        session = Session(invocation, prepared, engine)
         session.save_sampling()
         yield session
     finally:
-        asyncio.run(engine.close())
+        for running in session.engines:
+            asyncio.run(running.close())
+
+
+def _markdown() -> MarkdownWriter:
+    return MarkdownWriter(Console())
+
+
+def _summary(report: InferReport) -> list[str]:
+    rate = report.tokens / max(report.seconds, 1e-9)
+    kept = f" ({report.reused:,} of them kept from before)" if report.reused else ""
+    lines = [
+        f"answered {report.answered:,} rows{kept}, {report.tokens:,} tokens, {rate:.1f} tokens/s"
+    ]
+    lines += [f"no answer: {reason}" for reason in report.failed[:3]]
+    if len(report.failed) > 3:
+        lines.append(f"and {len(report.failed) - 3:,} more without an answer")
+    if report.scores:
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in report.scores.items())
+        lines.append(f"against the labels: {scores}")
+    return [*lines, f"answers: {report.file}"]
