@@ -94,9 +94,18 @@ def _galore(
         gamma_proj=flags.galore_gamma_proj,
         queue_size=flags.galore_queue_size,
     )
+    names = projected_names(
+        model, flags.galore_target_modules, embeddings=flags.galore_with_embedding
+    )
+    widest = max(min(model.get_parameter(name).shape) for name in names)
+    if widest <= settings.rank:
+        raise UsageError(
+            f"--galore_rank {settings.rank} projects nothing: no matrix has a shorter side above {widest}; give a lower "
+            "rank"
+        )
     groups = galore_groups(
         model.named_parameters(),
-        projected_names(model, flags.galore_target_modules, embeddings=flags.galore_with_embedding),
+        names,
         settings,
         weight_decay=plan.weight_decay,
         decayed=decayed,

@@ -224,12 +224,6 @@ def galore_groups(
         raise UsageError(
             "--use_galore true finds no trainable matrix to project; check --galore_target_modules and --sft_type"
         )
-    if all(min(parameter.shape) <= settings.rank for parameter in projected):
-        widest = max(min(parameter.shape) for parameter in projected)
-        raise UsageError(
-            f"--galore_rank {settings.rank} projects nothing: no matrix has a shorter side above {widest}; give a lower "
-            "rank"
-        )
     groups = [
         {"params": chunk, "galore": settings, "weight_decay": weight_decay}
         for chunk in _chunks(projected, 1 if per_parameter else len(projected))
