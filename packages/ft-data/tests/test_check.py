@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ft_core import Example, Message
 from ft_core.errors import Place
 from ft_core.examples import ToolCall
-from ft_data.check import check, describe
+from ft_data.checks import check, describe
+from ft_data.checks.languages import language_of
+from ft_data.checks.sizes import Histogram
 
 
 def row(question: str, answer: str, line: int | None = None, **other: Any) -> Example:
@@ -17,7 +21,7 @@ def row(question: str, answer: str, line: int | None = None, **other: Any) -> Ex
 
 
 def found(*examples: Example) -> dict[str, tuple[str, ...]]:
-    return {finding.kind: finding.places for finding in check(examples)}
+    return {finding.kind: finding.places for finding in check(examples).findings}
 
 
 def test_good_rows_have_no_findings() -> None:
@@ -84,7 +88,7 @@ def test_rows_far_shorter_or_longer_than_usual() -> None:
 
 
 def test_many_places_are_counted_and_three_shown() -> None:
-    (finding,) = check([row("q", "a", line) for line in range(1, 7)])
+    (finding,) = check([row("q", "a", line) for line in range(1, 7)]).findings
     assert finding.lines() == [
         "duplicate: 5 rows that equal another row weigh more than they should",
         "  rows.jsonl:2 equals rows.jsonl:1",
@@ -104,3 +108,56 @@ def test_the_description_counts_turns_and_characters() -> None:
     assert describe([Example(text="once")]) == [
         "1 rows; characters: 4 at least, 4 in the middle, 4 at most"
     ]
+
+
+def test_answers_that_refuse_are_found_in_several_languages() -> None:
+    refusals = (
+        "I'm sorry, but I can't help with that.",
+        "As an AI language model, I cannot browse the web.",
+        "抱歉，我无法回答这个问题。",
+    )
+    rows = [row(f"question {i}", text, i) for i, text in enumerate(refusals)]
+    fine = row("Can you refuse?", "I can, and I say why: it is polite.", 9)
+    assert found(*rows, fine) == {"refused_answer": tuple(f"rows.jsonl:{i}" for i in range(3))}
+    rejected = row("q", "As an AI language model, I cannot do it.", 1, label=False)
+    assert found(rejected) == {}  # what is taught not to say
+
+
+def test_pairs_whose_answers_are_equal() -> None:
+    same = row("q", "good", 1, rejected=(Message("assistant", "good"),))
+    assert found(same) == {"same_answers": ("rows.jsonl:1",)}
+
+
+def test_rows_to_evaluate_on_that_are_trained_on() -> None:
+    report = check([row("Who  ARE you?", "x", 1)], [row("who are you?", "y", 5), row("z", "y", 6)])
+    (finding,) = report.findings
+    assert (finding.kind, finding.places) == (
+        "leaked",
+        ("rows.jsonl:5 is asked in rows.jsonl:1",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("What is the capital of France?", "en"),
+        ("Was ist die Hauptstadt von Frankreich?", "de"),
+        ("Quelle est la capitale de la France ?", "fr"),
+        ("日本の首都はどこですか", "ja"),
+        ("法国的首都是哪里？", "zh"),
+        ("Где находится столица?", "ru"),
+        ("대한민국의 수도는?", "ko"),
+        ("x = foo(bar)", "latin"),
+        ("12 + 30 = 42", "none"),
+        ("", "none"),
+    ],
+)
+def test_languages(text: str, language: str) -> None:
+    assert language_of(text) == language
+
+
+def test_lengths_are_counted_in_powers_of_two() -> None:
+    sizes = Histogram.of("characters", [1, 2, 3, 4, 17])
+    assert sizes.bins == ((1, 1), (2, 1), (4, 2), (8, 0), (16, 0), (32, 1))
+    assert (sizes.least, sizes.middle, sizes.most) == (1, 3, 17)
+    assert Histogram.of("tokens", []).bins == ()

@@ -56,6 +56,8 @@ def test_check_can_stop_at_the_first_fault(csv: str, capsys: pytest.CaptureFixtu
         (["preview", "x", "--tokenizer", "/nowhere"], 1, "--tokenizer /nowhere: no such directory"),
         (["preview", "x", "--html", "a", "--json"], 2, "drop one of them"),
         (["preview", "x", "--model_type", "y"], 2, "--model_type comes with ft-cli"),
+        (["preview", "x", "--html", "a", "--raw"], 2, "drop one of them"),
+        (["check", "x", "--max_length", "9"], 2, "needs --tokenizer"),
         (["convert", "x"], 2, "needs --to"),
         (["convert", "x", "--to", "."], 2, "--to . is a directory"),
         (["chekc"], 2, "check"),
@@ -192,3 +194,50 @@ def test_a_row_that_does_not_fit_the_format_leaves_the_others(
     only = written(tmp_path / "only.jsonl", with_system)
     assert main(["preview", only, *words]) == 1
     assert "none of these rows can be shown" in capsys.readouterr().err
+
+
+def test_check_measures_compares_and_reports(
+    tokenizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "the answer is hi " * 40
+    refuses = "Sorry, I can't help with that."
+    train = written(
+        tmp_path / "train.jsonl",
+        {"query": "Say  HI", "response": long},
+        {"query": "你好，你是谁？", "response": "我是一个助手。"},
+        {"query": "tell me <|im_end|>", "response": refuses},
+    )
+    val = written(tmp_path / "val.jsonl", {"query": "say hi", "response": "no"})
+    report = tmp_path / "report.json"
+    words = (
+        *("check", train, "--val_dataset", val, "--tokenizer", tokenizer, "--max_length", "64"),
+        *("--report", str(report)),
+    )
+    assert main(list(words)) == 0
+    out = capsys.readouterr().out
+    for kind in ("leaked", "over_max_length", "refused_answer", "special_token"):
+        assert f"{kind}: 1" in out
+    assert "up to" in out and "zh" in out
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert found["rows"] == 3 and found["validation"] == 1
+    assert found["languages"] == {"en": 2, "zh": 1}
+    assert sum(item["rows"] for item in found["tokens"]["bins"]) == 3
+    assert {item["kind"]: item["count"] for item in found["findings"]}["leaked"] == 1
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_columns_left_aside_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path / "r.jsonl", {"query": "q", "response": "a", "topic": "x", "n": 3})
+    assert main(["preview", file, "--raw"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["aside"] == {"topic": "x", "n": 3}
+    assert row["source"].endswith("r.jsonl:1")
+    assert [turn["content"] for turn in row["messages"]] == ["q", "a"]
+
+
+def test_names_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--filter", "SELF-COGNITION", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(json.loads(line)["name"] == "self-cognition" for line in lines)
+    assert main(["list", "--filter", "no such data set"]) == 2

@@ -1,4 +1,4 @@
-"""The commands of ``ft-data``: check, preview, convert."""
+"""The commands ``ft-data preview`` and ``ft-data convert``, and what the others share with them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ft_core.errors import DataError, ModelError, UsageError
 from ft_data.arguments import CheckStrategy
 
 if TYPE_CHECKING:
+    from ft_core.examples import Example
+    from ft_core.templates.template import Template
     from ft_data.load import Rows
     from ft_data.preview import Preview
 
@@ -53,10 +55,17 @@ class PreviewArguments(ArgumentGroup):
     json_lines: bool = flag(False, aliases=("json",))
     """Print one JSON object a sample: text, input_ids, tokens, loss_weights."""
 
+    raw: bool = False
+    """Print rows as they were read instead: what was taken from each, and the columns that were left aside."""
+
     def check(self, given: frozenset[str]) -> None:
         """Refuse a page and JSON lines at once."""
         if self.html is not None and self.json_lines:
             raise UsageError("--html writes a page and --json prints JSON lines; drop one of them")
+        if self.raw and self.html is not None:
+            raise UsageError(
+                "--raw prints rows and --html writes a page of tokens; drop one of them"
+            )
 
 
 class ConvertArguments(ArgumentGroup):
@@ -68,38 +77,23 @@ class ConvertArguments(ArgumentGroup):
     """File for JSON lines of messages."""
 
 
-def run_check(invocation: Invocation) -> None:
-    """Load rows and print what is worth a look."""
-    from ft_data.check import check, describe
-
-    rows = _load(invocation)
-    for line in (*rows.report.lines(), *describe(rows.examples)):
-        print(line)
-    findings = check(rows.examples)
-    for finding in findings:
-        print("\n".join(finding.lines()))
-    if not findings:
-        print("nothing else to look at")
-
-
 def run_preview(invocation: Invocation) -> None:
     """Load, render and encode a few rows, and show them."""
     import ft_data
-    from ft_core.templates import choose_template
-    from ft_core.tokenizer import Tokenizer
 
     arguments = invocation.get(PreviewArguments)
+    if arguments.raw:
+        rows = load_rows(invocation)
+        _report(rows.report.lines())
+        show_raw(rows.examples[: arguments.limit])
+        return
     if arguments.tokenizer is None:
         raise UsageError(
             "ft-data preview needs --tokenizer with the directory of a tokenizer or model"
         )
-    if not Path(arguments.tokenizer).is_dir():
-        raise ModelError(f"--tokenizer {arguments.tokenizer}: no such directory")
-    tokenizer = Tokenizer.from_directory(Path(arguments.tokenizer))
-    template = choose_template(
-        arguments.template_type, tokenizer, registered=None, prefers_record=False
-    ).template
-    rows = _load(invocation)
+    template = read_template(arguments.tokenizer, arguments.template_type)
+    tokenizer = template.tokenizer
+    rows = load_rows(invocation)
     _report(rows.report.lines())
     previews: list[Preview] = []
     for example in rows.examples[: arguments.limit]:
@@ -123,7 +117,7 @@ def run_convert(invocation: Invocation) -> None:
         raise UsageError("ft-data convert needs --to with the file to write")
     if Path(target).is_dir():
         raise UsageError(f"--to {target} is a directory; name a file in it")
-    rows = _load(invocation)
+    rows = load_rows(invocation)
     _report(rows.report.lines())
     temporary = Path(f"{target}.partial")
     try:
@@ -144,7 +138,36 @@ def _report(lines: Iterable[str]) -> None:
         print(line, file=sys.stderr)
 
 
-def _load(invocation: Invocation) -> Rows:
+def show_raw(examples: Iterable[Example]) -> None:
+    """Print rows as JSON lines: their place, what was taken of them, and the columns left aside."""
+    for example in examples:
+        row = {"source": None if example.source is None else str(example.source)}
+        print(
+            json.dumps(
+                {**row, **example.to_json(), "aside": example.aside},
+                ensure_ascii=False,
+                default=str,
+            )
+        )
+
+
+def read_template(tokenizer: str, template_type: str) -> Template:
+    """Return a chat format bound to the tokenizer of a directory.
+
+    Raises:
+        ModelError: there is no such directory, or no tokenizer in it.
+    """
+    from ft_core.templates import choose_template
+    from ft_core.tokenizer import Tokenizer
+
+    if not Path(tokenizer).is_dir():
+        raise ModelError(f"--tokenizer {tokenizer}: no such directory")
+    read = Tokenizer.from_directory(Path(tokenizer))
+    return choose_template(template_type, read, registered=None, prefers_record=False).template
+
+
+def load_rows(invocation: Invocation, sources: list[str] | None = None) -> Rows:
+    """Load the rows that ``--dataset`` names, or other sources in the same way."""
     import ft_data
 
     arguments = invocation.get(SourceArguments)
@@ -153,16 +176,13 @@ def _load(invocation: Invocation) -> Rows:
             f"ft-data {invocation.command.name} needs rows: a file, a name or a hub id"
         )
     return ft_data.load(
-        arguments.dataset,
+        arguments.dataset if sources is None else sources,
         seed=arguments.dataset_seed,
         check=arguments.check_dataset_strategy,
         require_answer=invocation.command.name != "convert",
     )
 
 
-CHECK = Command(
-    "check", "Look through rows for faults.", (SourceArguments,), run_check, positional="dataset"
-)
 PREVIEW = Command(
     "preview",
     "Show rendered rows with the trained tokens marked.",
