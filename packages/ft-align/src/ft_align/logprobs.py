@@ -1,0 +1,89 @@
+"""Log-probabilities of answers: one forward for all of them, with logits at their tokens only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ft_align.shared_prompts import share_prompts, shares_prompts
+from ft_core.recipe import Batch
+from ft_core.samples import Sample
+from ft_core.sequences import join, pick_logprobs, token_logits
+
+LOGITS_CHUNK_BYTES = 1 << 28
+"""Above this size the float32 logits of a micro-batch are not held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLogprobs:
+    """Log-probabilities of the D answers of a micro-batch, in nats.
+
+    Attributes:
+        sums: of the tokens of each answer, shape (D,), in float32 or wider.
+        tokens: how many those are, shape (D,), in the same type.
+        nll: the negative log-likelihood of each answer's document, its tokens weighted as they are
+            learned, shape (D,).
+    """
+
+    sums: torch.Tensor
+    tokens: torch.Tensor
+    nll: torch.Tensor
+
+    @property
+    def averages(self) -> torch.Tensor:
+        """Per token, shape (D,)."""
+        return self.sums / self.tokens.clamp(min=1)
+
+
+def collate_answers(samples: Sequence[Sample]) -> Batch:
+    """Join the answers of the samples in one row, each with its prompt, without padding.
+
+    Returns:
+        What ``ft_core.sequences.join`` returns, with ``answers`` [N], whether a trained token belongs to an
+        answer (and not to a prompt that is learned too); ``shared`` [D], how many tokens at the head of a
+        document are those of the document before it; ``row_weights`` [S], the weights of the samples.
+    """
+    batch = join([sequence for sample in samples for sequence in sample.sequences])
+    prompts: list[int] = []
+    shared: list[int] = []
+    for sample in samples:
+        prompt = int(sample.values["prompt"])
+        prompts += [prompt] * len(sample.sequences)
+        shared += [0, *[prompt] * (len(sample.sequences) - 1)]
+    owners, starts = batch["documents"], batch["cu_seqlens"]
+    places = batch["targets"] + 1 - starts[owners]
+    return {
+        **batch,
+        "answers": places >= torch.tensor(prompts)[owners],
+        "shared": torch.tensor(shared),
+        "row_weights": torch.tensor([sample.values.get("weight", 1.0) for sample in samples]),
+    }
+
+
+def answer_logprobs(model: torch.nn.Module, batch: Batch) -> AnswerLogprobs:
+    """Compute the log-probabilities of all answers by one call of the whole model.
+
+    A prompt that two answers share is computed once if ``enable_shared_prompts`` was successful on the model.
+
+    Args:
+        model: a causal language model, possibly wrapped.
+        batch: as ``collate_answers`` makes it, on the model's device.
+    """
+    laid_out = batch
+    if "attention" not in batch and shares_prompts(model) and bool(batch["shared"].any()):
+        laid_out = share_prompts(batch)
+    logits = token_logits(model, laid_out)
+    rows = max(1, LOGITS_CHUNK_BYTES // (4 * logits.shape[-1]))
+    logprobs = pick_logprobs(logits, batch["labels"], chunk=rows)
+    owners, answers = batch["documents"], batch["answers"]
+
+    def per_document(values: torch.Tensor) -> torch.Tensor:
+        return values.new_zeros(len(batch["shared"])).index_add(0, owners, values)
+
+    return AnswerLogprobs(
+        sums=per_document(logprobs.where(answers, 0)),
+        tokens=per_document(answers.to(logprobs.dtype)),
+        nll=-per_document(logprobs * batch["weights"].to(logprobs.dtype)),
+    )
