@@ -141,7 +141,12 @@ async def test_greedy_answers_equal_generate(variant: str, tmp_path: Path) -> No
     want = [loaded.reference(prompt) for prompt in prompts]
     async with loaded.engine(max_rows=4, prefill_tokens=32) as engine:
         got = await asyncio.gather(*(tokens(engine, prompt, GREEDY) for prompt in prompts))
-    assert got == want
+        assert got == want
+        # Now what the engine kept of the prompts is used, each alone.
+        assert [await tokens(engine, prompt, GREEDY) for prompt in prompts[-3:]] == want[-3:]
+    async with loaded.engine(max_cached_tokens=200, reused_tokens=0) as engine:
+        got = await asyncio.gather(*(tokens(engine, prompt, GREEDY) for prompt in prompts))
+    assert got == want  # though answers were sent back for want of room
     assert len({tuple(answer) for answer in want}) > 5
 
 
