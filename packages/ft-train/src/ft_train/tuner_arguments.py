@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from ft_core.command.group import ArgumentGroup, flag
-from ft_core.errors import DependencyError
+from ft_core.errors import DependencyError, UsageError
 from ft_core.tuner import SftType
 from ft_core.tuners.adapter.settings import Activation
 from ft_core.tuners.lora.settings import AdapterDtype, check_initialization
@@ -21,7 +21,7 @@ class TunerArguments(ArgumentGroup):
     """What is trained: low-rank adapters or one of their relatives, bottleneck adapters, new blocks (llamapro) or all weights (full)."""
 
     tuner_backend: Literal["peft", "swift", "unsloth"] = "peft"
-    """Who makes adapters of lora and longlora: peft; swift for ft's own, saved in the layout of the older toolkit; or unsloth, which needs a GPU."""
+    """Who makes adapters of lora and longlora: peft; swift for ft's own, saved in the layout of the older toolkit. unsloth is refused with what it lacks."""
 
     target_modules: list[str] = flag(["DEFAULT"], aliases=("lora_target_modules",))
     """Layers that get an adapter, by name. DEFAULT takes the model's own list, ALL every linear layer except the head, EMBEDDING the embeddings. Experts and routers are adapted where they are named."""
@@ -160,13 +160,22 @@ class AdapterArguments(ArgumentGroup):
 
 
 def _check_unsloth() -> None:
-    """Refuse unsloth where it isn't installed or has no GPU to run on."""
+    """Refuse unsloth where it isn't installed or has no GPU to run on, and elsewhere while ft doesn't drive it.
+
+    Raises:
+        DependencyError: it or its GPU is not there.
+        UsageError: both are.
+    """
     import torch
 
     if find_spec("unsloth") is None or not torch.cuda.is_available():
         raise DependencyError(
             "--tuner_backend unsloth", "unsloth and a GPU of NVIDIA", "pip install unsloth"
         )
+    raise UsageError(
+        "--tuner_backend unsloth: unsloth loads models in a way of its own, which this version of ft doesn't drive; use "
+        "--tuner_backend peft"
+    )
 
 
 TUNER_GROUPS: tuple[type[ArgumentGroup], ...] = (
