@@ -117,7 +117,8 @@ class _Job:
         from transformers import set_seed
 
         from ft_core.tuners.backends import tuner_for
-        from ft_train import Extras, train
+        from ft_train import train
+        from ft_train.extras import Extras
         from ft_train.tuning import tuning_of
 
         set_seed(self.invocation.get(ModelArguments).seed)  # adapters begin with random weights
