@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ft_core.arguments import LossArguments, TemplateArguments
 from ft_core.command import Invocation
@@ -12,8 +12,15 @@ if TYPE_CHECKING:
     from ft_core.templates.truncation import TruncationStrategy
 
 
-def build_recipe(name: str, invocation: Invocation) -> Recipe:
+def build_recipe(
+    name: str, invocation: Invocation, *, accuracy: Literal["token", "sentence"] = "token"
+) -> Recipe:
     """Return the recipe called ``sft`` or ``pt``.
+
+    Args:
+        name: its name.
+        invocation: the command with its arguments.
+        accuracy: what the log's accuracy counts.
 
     Raises:
         UsageError: a flag can't work with it.
@@ -23,8 +30,8 @@ def build_recipe(name: str, invocation: Invocation) -> Recipe:
     template = invocation.get(TemplateArguments)
     policy = invocation.get(LossArguments).policy()
     if name == "pt":
-        return PtRecipe(template.max_length, pt_truncation(invocation), policy)
-    return SftRecipe(template.max_length, template.truncation_strategy, policy)
+        return PtRecipe(template.max_length, pt_truncation(invocation), policy, accuracy)
+    return SftRecipe(template.max_length, template.truncation_strategy, policy, accuracy)
 
 
 def pt_truncation(invocation: Invocation) -> TruncationStrategy:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import ft_data
+from ft_cli.batches import Batches, batches_of, item_lengths
+from ft_cli.streams import open_stream, validation_rows
 from ft_core.arguments import ModelArguments, TemplateArguments
 from ft_core.command import Invocation
 from ft_core.errors import UsageError
@@ -17,11 +20,15 @@ from ft_core.recipe import Recipe
 from ft_core.samples import Dropped, Sample
 from ft_core.templates.template import Template
 from ft_data.arguments import DataArguments, EncodingArguments, MixArguments
+from ft_data.batch_arguments import BatchArguments, StreamArguments
+from ft_data.progress import EncodingProgress
+from ft_data.short_names import short_name
 
 if TYPE_CHECKING:
+    from ft_data.streaming import EncodedStream
     from ft_train import TrainData
 
-Encoded = Sequence[Sample | Sequence[Sample | Dropped]]
+Encoded = Sequence[Sample] | Sequence[Sequence[Sample | Dropped]]
 """Samples, or rows that are encoded when they are asked for."""
 
 
@@ -30,44 +37,53 @@ class EncodedData:
     """What a run trains and evaluates on.
 
     Attributes:
-        train, evaluation: samples, or lazily encoded rows.
-        groups: with packing, the samples of each pack.
+        train: samples, lazily encoded rows, or a stream.
+        evaluation: samples, or lazily encoded rows.
+        batches: which samples come together.
+        evaluation_batches: likewise in evaluation.
+        evaluation_sets: the items of each set of rows to evaluate on, by its name.
         dropped: rows left out, by reason.
-        max_length: bound of lazily encoded rows, whose lengths aren't known.
+        max_length: bound of rows whose lengths aren't known.
     """
 
-    train: Encoded
+    train: Encoded | EncodedStream
     evaluation: Encoded
-    groups: Sequence[Sequence[int]] | None
+    batches: Batches
+    evaluation_batches: Batches
     dropped: Counter[str]
     max_length: int
+    evaluation_sets: Mapping[str, range] = field(default_factory=dict)
 
     def train_data(self) -> TrainData:
         """Return the form ft-train takes."""
         from ft_train import TrainData
 
-        return TrainData(self.train, self.evaluation, self.groups)
+        return TrainData(
+            self.train,
+            self.evaluation,
+            self.batches.groups,
+            evaluation_groups=self.evaluation_batches.groups,
+            evaluation_sets=self.evaluation_sets,
+            arrangement=self.batches.arrangement,
+            lengths=self.batches.lengths,
+        )
 
     def largest(self, batch_size: int) -> tuple[int, int]:
         """Return tokens and trained tokens of the largest micro-batch there can be."""
-        if isinstance(self.train, ft_data.StoredSamples):
-            pairs = zip(self.train.lengths.tolist(), self.train.trained.tolist(), strict=True)
-            sizes = list(pairs)
-            if self.groups is not None:
-                sizes = [
-                    (sum(sizes[i][0] for i in group), sum(sizes[i][1] for i in group))
-                    for group in self.groups
-                ]
-            biggest = sorted(sizes, reverse=True)[:batch_size]
-            return sum(size for size, _ in biggest), sum(trained for _, trained in biggest)
-        return self.max_length * batch_size, self.max_length * batch_size
+        if not isinstance(self.train, ft_data.StoredSamples):
+            return self.max_length * batch_size, self.max_length * batch_size
+        lengths = item_lengths(self.train.lengths.tolist(), self.batches.groups)
+        trained = item_lengths(self.train.trained.tolist(), self.batches.groups)
+        biggest = sorted(zip(lengths, trained, strict=True), reverse=True)[:batch_size]
+        return sum(size for size, _ in biggest), sum(trained for _, trained in biggest)
 
     def counts(self) -> dict[str, Any]:
         """Return numbers for the log."""
+        groups = self.batches.groups
         return {
-            "train": len(self.train),
+            "train": len(self.train) if isinstance(self.train, Sequence) else None,
             "evaluation": len(self.evaluation),
-            "packs": None if self.groups is None else len(self.groups),
+            "packs": None if groups is None else len(groups),
             "dropped": dict(self.dropped),
         }
 
@@ -79,56 +95,147 @@ def encode_data(
 
     Raises:
         DataError: nothing is left to train on; the message says why.
+        UsageError: flags can't work together.
     """
-    data, encoding = invocation.get(DataArguments), invocation.get(EncodingArguments)
+    if invocation.get(StreamArguments).streaming:
+        return _streamed(invocation, template, recipe, say=say)
     loaded = ft_data.load_given(
-        data, seed=invocation.get(ModelArguments).seed, mixing=invocation.get(MixArguments)
+        invocation.get(DataArguments),
+        seed=invocation.get(ModelArguments).seed,
+        mixing=invocation.get(MixArguments),
     )
     for line in (*loaded.train.report.lines(), *loaded.val.report.lines()):
         say(line)
     max_length = invocation.get(TemplateArguments).max_length
-    if encoding.lazy_tokenize and not encoding.packing:
+    if _is_lazy(invocation):
         train, evaluation = (
             ft_data.LazyRows(part.examples, recipe, template) for part in (loaded.train, loaded.val)
         )
-        return EncodedData(train, evaluation, None, Counter(), max(max_length, 2048))
-    dropped: Counter[str] = Counter()
-    parts: list[ft_data.StoredSamples] = []
-    for rows in (loaded.train, loaded.val):
-        encoded = ft_data.encode(
-            rows.examples,
-            recipe,
-            template,
-            num_proc=encoding.preprocess_num_proc,
-            cache_dir=cache_directory() / "encoded",
-            say=say,
-        )
-        for line in encoded.report_lines():
-            say(line)
-        dropped.update(item.reason for item in encoded.dropped)
-        parts.append(encoded.samples)
-    groups = _pack(parts[0], max_length, say) if encoding.packing else None
-    return EncodedData(parts[0], parts[1], groups, dropped, max_length)
+        sets = {name: range(rows.start, rows.stop) for name, rows in _sets(loaded.val).items()}
+        plain = Batches()
+        return EncodedData(train, evaluation, plain, plain, Counter(), max(max_length, 2048), sets)
+    encoded = _encode(invocation, loaded.train, template, recipe, say)
+    held_out = _encode(invocation, loaded.val, template, recipe, say)
+    batches = batches_of(invocation, encoded.samples, say=say)
+    parts = _parts(held_out.samples, _sets(loaded.val))
+    evaluation_batches, sets = _evaluation(invocation, held_out.samples, parts)
+    return EncodedData(
+        encoded.samples,
+        held_out.samples,
+        batches,
+        evaluation_batches,
+        encoded.drops + held_out.drops,
+        max_length,
+        sets,
+    )
 
 
 def show_sample(template: Template, data: EncodedData) -> None:
     """Print the first row with its trained tokens marked."""
     from rich.console import Console
 
-    first = data.train[0]
-    sample = first if isinstance(first, Sample) else next(s for s in first if isinstance(s, Sample))
+    sample = _first_sample(data)
     rows = [ft_data.preview_row(tokens, template.tokenizer) for tokens in sample.sequences]
     Console(soft_wrap=True).print(ft_data.to_terminal(rows))
 
 
-def _pack(samples: ft_data.StoredSamples, max_length: int, say: Say) -> list[list[int]]:
-    lengths = samples.lengths.tolist()
-    if max_length == -1:
-        raise UsageError("--packing needs a --max_length other than -1: the length of a pack")
-    groups = ft_data.pack(lengths, max_length)
-    filled = ft_data.efficiency(lengths, groups, max_length)
-    say(
-        f"packed {len(samples):,} samples into {len(groups):,} of up to {max_length:,} tokens "
-        f"({filled:.1%} full)"
+def _first_sample(data: EncodedData) -> Sample:
+    if not isinstance(data.train, Sequence):
+        (item,) = islice(data.train.items(), 1)
+        return item.samples[0]
+    for row in data.train:
+        for part in (row,) if isinstance(row, Sample) else row:
+            if isinstance(part, Sample):
+                return part
+    raise UsageError("no row gives anything to train on; `ft preview` shows why")
+
+
+def _streamed(
+    invocation: Invocation, template: Template, recipe: Recipe, *, say: Say
+) -> EncodedData:
+    """Open a stream; rows to evaluate on are loaded and encoded as ever."""
+    stream = open_stream(invocation, template, recipe, say=say)
+    held_out = validation_rows(invocation)
+    for line in held_out.report.lines():
+        say(line)
+    encoded = _encode(invocation, held_out, template, recipe, say)
+    parts = _parts(encoded.samples, _sets(held_out))
+    evaluation_batches, sets = _evaluation(invocation, encoded.samples, parts)
+    max_length = max(invocation.get(TemplateArguments).max_length, 2048)
+    return EncodedData(
+        stream, encoded.samples, Batches(), evaluation_batches, encoded.drops, max_length, sets
     )
-    return groups
+
+
+def _is_lazy(invocation: Invocation) -> bool:
+    """Whether rows are encoded while training; what needs their lengths before decides against it."""
+    encoding, batches = invocation.get(EncodingArguments), invocation.get(BatchArguments)
+    needs = {
+        "packing": encoding.packing,
+        "group_by_length": batches.group_by_length,
+        "max_tokens_per_batch": batches.max_tokens_per_batch is not None,
+        "test_oom_error": batches.test_oom_error,
+    }
+    wanted = [name for name, value in needs.items() if value]
+    if wanted and encoding.lazy_tokenize and invocation.given("lazy_tokenize"):
+        raise UsageError(
+            f"--{wanted[0]} needs the length of every row before training, --lazy_tokenize true finds it out "
+            "during training; drop one of them"
+        )
+    return bool(encoding.lazy_tokenize) and not wanted
+
+
+def _encode(
+    invocation: Invocation, rows: ft_data.Rows, template: Template, recipe: Recipe, say: Say
+) -> ft_data.EncodedRows:
+    encoded = ft_data.encode(
+        rows.examples,
+        recipe,
+        template,
+        num_proc=invocation.get(EncodingArguments).preprocess_num_proc,
+        cache_dir=cache_directory() / "encoded",
+        progress=EncodingProgress(),
+        say=say,
+    )
+    for line in encoded.report_lines():
+        say(line)
+    return encoded
+
+
+def _sets(rows: ft_data.Rows) -> dict[str, range]:
+    """Return which rows are of which source, if there are several sources and none was mixed with another."""
+    reports = rows.report.sources
+    if len(reports) < 2 or sum(report.used for report in reports) != len(rows):
+        return {}
+    sets: dict[str, range] = {}
+    start = 0
+    for report in reports:
+        name = short_name(report.source, taken=sets)
+        sets[name] = range(start, start + report.used)
+        start += report.used
+    return sets
+
+
+def _parts(samples: ft_data.StoredSamples, sets: Mapping[str, range]) -> dict[str, range]:
+    """Return which samples are of which set of rows: samples are in the order of their rows."""
+    return {
+        name: range(*map(int, samples.rows.searchsorted([rows.start, rows.stop])))
+        for name, rows in sets.items()
+    }
+
+
+def _evaluation(
+    invocation: Invocation, samples: ft_data.StoredSamples, parts: Mapping[str, range]
+) -> tuple[Batches, dict[str, range]]:
+    """Group the samples of each set by themselves, and return the items of each."""
+    if not parts:
+        return batches_of(invocation, samples, evaluation=True), {}
+    groups: list[list[int]] = []
+    sets: dict[str, range] = {}
+    for name, part in parts.items():
+        batches = batches_of(invocation, samples, part, evaluation=True)
+        if batches.groups is None:
+            return batches, dict(parts)
+        sets[name] = range(len(groups), len(groups) + len(batches.groups))
+        groups += batches.groups
+    return Batches(groups), sets

@@ -10,6 +10,8 @@ from ft_core.lazy import lazy_names
 if TYPE_CHECKING:
     from ft_train.arguments import RunArguments, TrainingArguments
     from ft_train.data import TrainData
+    from ft_train.extras import Extras
+    from ft_train.machine import limit_gpu_memory
     from ft_train.plan import TrainingPlan, derive, weights_dtype
     from ft_train.recipes import PtRecipe, SftRecipe
     from ft_train.resume import find_checkpoint
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ft_train.tuner_arguments import TunerArguments
 
 __all__ = [
+    "Extras",
     "PtRecipe",
     "RunArguments",
     "SftRecipe",
@@ -27,11 +30,13 @@ __all__ = [
     "TunerArguments",
     "derive",
     "find_checkpoint",
+    "limit_gpu_memory",
     "train",
     "weights_dtype",
 ]
 
 _HOMES = {
+    "Extras": "extras",
     "PtRecipe": "recipes",
     "RunArguments": "arguments",
     "SftRecipe": "recipes",
@@ -42,6 +47,7 @@ _HOMES = {
     "TunerArguments": "tuner_arguments",
     "derive": "plan",
     "find_checkpoint": "resume",
+    "limit_gpu_memory": "machine",
     "train": "training",
     "weights_dtype": "plan",
 }

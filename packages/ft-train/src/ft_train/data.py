@@ -31,6 +31,8 @@ class TrainData:
         evaluation_sets: items to evaluate on that are reported by a name of their own, besides all of them.
         arrangement: how the items to train on are put in order.
         lengths: tokens of each item, for arrangements that need them.
+        sources: names of the data sets whose training loss is logged, by their number.
+        origins: the number of the data set of each row; a stream's samples know theirs.
     """
 
     train: Sequence[Row] | SampleStream
@@ -40,6 +42,8 @@ class TrainData:
     evaluation_sets: Mapping[str, range] = field(default_factory=dict)
     arrangement: Arrangement = "random"
     lengths: Sequence[int] | None = None
+    sources: Sequence[str] = ()
+    origins: Sequence[int] | None = None
 
     @property
     def stream(self) -> SampleStream | None:
@@ -114,10 +118,20 @@ class Collator:
     Args:
         recipe: makes the tensors.
         rows: where a filler is taken from when a micro-batch has no sample.
+        origins: the number of the data set of each row.
+        by_source: say in ``sources`` of the batch [D] which data set each sequence is of.
     """
 
-    def __init__(self, recipe: Recipe, rows: Sequence[Row] = ()) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        rows: Sequence[Row] = (),
+        *,
+        origins: Sequence[int] | None = None,
+        by_source: bool = False,
+    ) -> None:
         self._recipe, self._rows = recipe, rows
+        self._origins, self._by_source = origins, by_source
 
     def __call__(self, rows: Sequence[Row]) -> MicroBatch:
         """Return the micro-batch of these rows, a filler if none of them gives a sample."""
@@ -149,13 +163,25 @@ class Collator:
         dropped: Mapping[str, int],
         position: Position | None = None,
     ) -> MicroBatch:
+        batch = self._recipe.collate(samples)
+        if self._by_source:
+            import torch
+
+            batch["sources"] = torch.tensor(
+                [self._source(sample) for sample in samples for _ in sample.sequences]
+            )
         return MicroBatch(
-            self._recipe.collate(samples),
+            batch,
             tuple(samples),
             sum(sample.length for sample in samples),
             dropped,
             position=position,
         )
+
+    def _source(self, sample: Sample) -> int:
+        if self._origins is not None:
+            return int(self._origins[sample.row])
+        return int(sample.values["source"])
 
     def _spare(self) -> Sample:
         for index in range(len(self._rows)):

@@ -4,19 +4,54 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ft_core.recipe import Batch, Recipe
+from ft_core.recipe import Batch, Recipe, Totals
 from ft_core.samples import Sample
 from ft_train.answer_metrics import answer_scores, answer_sums
 from ft_train.data import MicroBatch
 from ft_train.generation import AnswerSettings, answer, question_of
 from ft_train.metrics import Tally, merge_totals, reduce_sums
+
+
+def _zeros() -> defaultdict[str, float]:
+    return defaultdict(float)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is added up over the rows of one process before anything is divided."""
+
+    tally: Tally = field(default_factory=Tally)
+    terms: defaultdict[str, float] = field(default_factory=_zeros)
+    answered: defaultdict[str, float] = field(default_factory=_zeros)
+    counts: list[Totals] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, other: _Sums) -> None:
+        """Take in the sums of other rows."""
+        for mine, theirs in (
+            (self.terms, other.terms),
+            (self.answered, other.answered),
+            (self.tally.sums, other.tally.sums),
+            (self.tally.counts, other.tally.counts),
+        ):
+            for name, value in theirs.items():
+                mine[name] += value
+        self.counts += other.counts
+        self.rows += other.rows
+
+    def metrics(self, *, answers: bool) -> dict[str, float]:
+        """Return the metrics over all processes."""
+        sums, totals = reduce_sums(self.terms), reduce_sums(merge_totals(self.counts))
+        losses = [value / totals[key.partition("\t")[2]] for key, value in sums.items()]
+        metrics = {"loss": sum(losses) if losses else math.nan, **self.tally.means()}
+        return metrics | (answer_scores(reduce_sums(self.answered)) if answers else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,43 +75,49 @@ class Evaluation:
     reference: torch.nn.Module | None = None
 
     def measure(
-        self, model: torch.nn.Module, plain: Any, batches: Iterable[MicroBatch]
+        self, model: torch.nn.Module, plain: Any, parts: Mapping[str, Iterable[MicroBatch]]
     ) -> tuple[dict[str, float], int]:
         """Measure a model, each token (and each answer) counting alike however rows are batched.
 
         Args:
             model: is put back into training afterwards.
             plain: the same model without wrappers, which answers.
-            batches: this process's share of the rows.
+            parts: this process's share of the rows, by the name of their set; several sets are measured
+                together, and each by itself.
 
         Returns:
-            The metrics over all processes, and how many rows they were taken of.
+            The metrics over all processes, those of a set behind its name, and how many rows they were
+            taken of.
         """
-        tally = Tally()
-        terms: defaultdict[str, float] = defaultdict(float)
-        answered: defaultdict[str, float] = defaultdict(float)
-        counts, rows = [], 0
         model.eval()
         with torch.no_grad(), self.autocast():
-            for item in batches:
-                if item.filler:
-                    continue
-                output = self.recipe.loss(model, self.to_device(item.batch), self.reference)
-                for name, term in output.terms.items():
-                    terms[f"{name}\t{term.unit}"] += float(term.total)
-                counts.append(self.recipe.count(item.samples))
-                tally.add(output, item.tokens, item.trained)
-                rows += len(item.samples)
-                if self.answers is not None:
-                    for name, value in self._answer(plain, item.samples, self.answers).items():
-                        answered[name] += value
+            found = {name: self._sums(model, plain, batches) for name, batches in parts.items()}
         model.train()
-        sums, totals = reduce_sums(terms), reduce_sums(merge_totals(counts))
-        losses = [value / totals[key.partition("\t")[2]] for key, value in sums.items()]
-        metrics = {"loss": sum(losses) if losses else math.nan, **tally.means()}
-        if self.answers is not None:
-            metrics |= answer_scores(reduce_sums(answered))
-        return metrics, round(reduce_sums({"rows": rows})["rows"])
+        together = _Sums()
+        for sums in found.values():
+            together.add(sums)
+        metrics = together.metrics(answers=self.answers is not None)
+        if len(found) > 1:
+            for name, sums in found.items():
+                alone = sums.metrics(answers=self.answers is not None)
+                metrics |= {f"{name}_{key}": value for key, value in alone.items()}
+        return metrics, round(reduce_sums({"rows": together.rows})["rows"])
+
+    def _sums(self, model: torch.nn.Module, plain: Any, batches: Iterable[MicroBatch]) -> _Sums:
+        sums = _Sums()
+        for item in batches:
+            if item.filler:
+                continue
+            output = self.recipe.loss(model, self.to_device(item.batch), self.reference)
+            for name, term in output.terms.items():
+                sums.terms[f"{name}\t{term.unit}"] += float(term.total)
+            sums.counts.append(self.recipe.count(item.samples))
+            sums.tally.add(output, item.tokens, item.trained)
+            sums.rows += len(item.samples)
+            if self.answers is not None:
+                for name, value in self._answer(plain, item.samples, self.answers).items():
+                    sums.answered[name] += value
+        return sums
 
     def _answer(
         self, model: Any, samples: Iterable[Sample], settings: AnswerSettings

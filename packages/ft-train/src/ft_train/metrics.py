@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -62,6 +62,17 @@ class Clock:
     def elapsed(self) -> float:
         """Return the seconds since the start, evaluations included."""
         return time.monotonic() - self.start
+
+
+def named_by_source(metrics: Mapping[str, float], sources: Sequence[str]) -> dict[str, float]:
+    """Put the names of data sets in place of their numbers: ``source_1_loss`` becomes ``wiki_loss``."""
+    prefixes = {f"source_{number}_": f"{name}_" for number, name in enumerate(sources)}
+    return {
+        next(
+            (new + key[len(old) :] for old, new in prefixes.items() if key.startswith(old)), key
+        ): value
+        for key, value in metrics.items()
+    }
 
 
 def reduce_sums(values: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from ft_core.checkpoints import list_checkpoints
@@ -23,6 +23,9 @@ class RunState:
     Attributes:
         items: rows or packs of an epoch.
         batch_size, gradient_accumulation_steps, world_size, seed: as in the plan.
+        arrangement: how items are put in order.
+        stream: fingerprint of the stream that is trained on.
+        dataloader_num_workers: as in the plan, where it decides who reads which rows of a stream.
     """
 
     items: int
@@ -30,6 +33,9 @@ class RunState:
     gradient_accumulation_steps: int
     world_size: int
     seed: int
+    arrangement: str = "random"
+    stream: str | None = None
+    dataloader_num_workers: int = 0
 
     def save(self, directory: Path) -> None:
         """Write it into a checkpoint."""
@@ -44,10 +50,12 @@ class RunState:
             UsageError: the run would not continue where the checkpoint stopped; says what differs.
         """
         saved = json.loads((checkpoint / RUN_STATE_FILE).read_text(encoding="utf-8"))
+        # A checkpoint of before a value was saved had its default.
+        before = {item.name: item.default for item in fields(self) if item.default is not MISSING}
         changed = [
-            f"{name} was {saved.get(name)} and is {value}"
+            f"{name} was {saved.get(name, before.get(name))} and is {value}"
             for name, value in asdict(self).items()
-            if saved.get(name) != value
+            if saved.get(name, before.get(name)) != value
         ]
         if changed:
             raise UsageError(

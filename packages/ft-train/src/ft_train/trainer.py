@@ -23,9 +23,8 @@ from ft_train.data import Collator, MicroBatch, TrainData
 from ft_train.evaluation import Evaluation
 from ft_train.extras import OPTIMIZERS, CheckpointWriter, Extras
 from ft_train.faults import not_a_number
-from ft_train.loaders import EpochLoader
-from ft_train.metrics import Clock, Tally, memory_gib, reduce_sums
-from ft_train.order import BatchOrder
+from ft_train.loaders import EpochLoader, Loaders, StreamLoader
+from ft_train.metrics import Clock, Tally, memory_gib, named_by_source, reduce_sums
 from ft_train.plan import TrainingPlan
 from ft_train.resume import STATE_FILE, RunState
 from ft_train.weights import random_state, restore_weights, trained_weights
@@ -83,6 +82,9 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             data_collator=Collator(recipe, data.rows),
             callbacks=callbacks,
         )
+        self.args.ignore_data_skip = data.stream is not None  # a stream knows its own position
+        rank, world_size = self.args.process_index, self.args.world_size
+        self.loaders = Loaders(data, recipe, plan, rank, world_size)
         for callback in [item for item in self.callback_handler.callbacks if item not in callbacks]:
             if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
                 self.remove_callback(callback)
@@ -94,35 +96,9 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
 
     # Rows and their order
 
-    def _order(self, items: int, groups: Any, batch_size: int, seed: int | None) -> BatchOrder:
-        return BatchOrder(
-            items,
-            groups=groups,
-            batch_size=batch_size,
-            seed=seed,
-            rank=self.args.process_index,
-            world_size=self.args.world_size,
-        )
-
-    def _loader(self, rows: Any, order: BatchOrder) -> EpochLoader:
-        return EpochLoader(
-            rows,
-            order,
-            Collator(self.recipe, rows),
-            num_workers=self.plan.dataloader_num_workers,
-            pin_memory=False,
-        )
-
-    def get_train_dataloader(self) -> EpochLoader:
-        """Return the micro-batches of this rank in the order of seed and epoch."""
-        data, plan = self.data, self.plan
-        order = self._order(data.items, data.groups, plan.batch_size, plan.seed)
-        return self._loader(data.train, order)
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> EpochLoader:
-        """Return the micro-batches of evaluation in the given order."""
-        rows = self.data.evaluation if eval_dataset is None else eval_dataset
-        return self._loader(rows, self._order(len(rows), None, self.plan.eval_batch_size, None))
+    def get_train_dataloader(self) -> EpochLoader | StreamLoader:
+        """Return the micro-batches of this rank in the order of seed and epoch, or of the stream."""
+        return self.loaders.train()
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device
@@ -135,6 +111,7 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         if self.plan.include_num_input_tokens_seen:
             tokens = reduce_sums({"tokens": sum(batch.tokens for batch in batches)})["tokens"]
             self.state.num_input_tokens_seen += round(tokens)
+        self.loaders.taken(batches)
         for batch in batches:
             for reason, number in batch.dropped.items():
                 self.dropped[reason] = self.dropped.get(reason, 0) + number
@@ -211,7 +188,7 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         if "loss" in logs:
             seconds = self.clock.lap()
             totals = reduce_sums({"tokens": self.tally.tokens, "trained": self.tally.trained})
-            logs |= self.tally.means()
+            logs |= named_by_source(self.tally.means(), self.data.sources)
             logs["memory(GiB)"] = round(memory_gib(self.plan.device), 3)
             logs["train_speed(iter/s)"] = round(self.tally.steps / seconds, 4)
             logs["tokens_per_second"] = round(totals["tokens"] / seconds, 1)
@@ -219,6 +196,10 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             if self.plan.include_num_input_tokens_seen:
                 logs["num_input_tokens_seen"] = self.state.num_input_tokens_seen
             self.tally = Tally()
+        if (
+            self.data.stream is not None
+        ):  # epochs of a stream have no length; what is known is the run's
+            self.state.epoch = self.state.global_step / max(self.state.max_steps, 1)
         super().log(logs, None)
 
     # Evaluation
@@ -239,8 +220,8 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             self.accelerator.autocast,
             self.reference,
         )
-        batches = self.get_eval_dataloader(eval_dataset)
-        found, rows = evaluation.measure(self.model, self.plain_model, batches)
+        parts = self.loaders.evaluation()
+        found, rows = evaluation.measure(self.model, self.plain_model, parts)
         seconds = time.monotonic() - start
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(seconds, 3)
@@ -267,11 +248,12 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         target = self.run_directory / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.last_checkpoint == target:
             return
-        states = self._gather_random_states()
+        states = self._gather(random_state(self.plan.device))
+        positions = self._gather(self.loaders.position())
         self._note_best(target)
         if self.args.should_save:
             with atomic_directory(target, replace=True) as directory:
-                self._write_checkpoint(directory, states)
+                self._write_checkpoint(directory, states, positions)
             best = self.state.best_model_checkpoint
             prune(
                 self.run_directory,
@@ -283,7 +265,9 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         if self.args.world_size > 1:
             dist.barrier()
 
-    def _write_checkpoint(self, directory: Path, random_states: list[Any]) -> None:
+    def _write_checkpoint(
+        self, directory: Path, random_states: list[Any], positions: list[Any]
+    ) -> None:
         model = self.plain_model
         self.writer.tuner.save(model, directory, safe_serialization=self.plan.save_safetensors)
         if self.writer.sidecars is not None:
@@ -294,15 +278,16 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
             for rank, state in enumerate(random_states):
                 name = "rng_state.pth" if len(random_states) == 1 else f"rng_state_{rank}.pth"
                 torch.save(state, directory / name)
+            self.loaders.save(directory, positions)
             self.run_state().save(directory)
         self.state.save_to_json(str(directory / STATE_FILE))
 
-    def _gather_random_states(self) -> list[Any]:
-        state = random_state(self.plan.device)
+    def _gather(self, value: Any) -> list[Any]:
+        """Return what every rank has, in their order."""
         if self.args.world_size == 1:
-            return [state]
+            return [value]
         gathered: list[Any] = [None] * self.args.world_size
-        dist.all_gather_object(gathered, state)
+        dist.all_gather_object(gathered, value)
         return gathered
 
     def _note_best(self, target: Path) -> None:
@@ -333,13 +318,16 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
 
     def run_state(self) -> RunState:
         """Return what a resumed run must agree with."""
-        plan = self.plan
+        plan, stream = self.plan, self.data.stream
         return RunState(
             self.data.items,
             plan.batch_size,
             plan.gradient_accumulation_steps,
             self.args.world_size,
             plan.seed,
+            self.data.arrangement,
+            None if stream is None else stream.fingerprint,
+            0 if stream is None else plan.dataloader_num_workers,
         )
 
     @property
@@ -351,4 +339,5 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load nothing: the caller hands over a model that has the checkpoint's weights."""
+        """Load no weights: the caller hands over a model that has the checkpoint's."""
+        self.loaders.resume(Path(resume_from_checkpoint))

@@ -115,7 +115,7 @@ def train(
         UsageError: ``resume`` was made with other rows or batch sizes.
         FtError: the loss became NaN, memory ran out, or a checkpoint can't be written.
     """
-    if data.items == 0:
+    if data.items == 0 and data.stream is None:
         raise DataError("no rows are left to train on", rule="no_rows")
     check_device(plan, model)
     check_fewer_rows(plan)

@@ -40,8 +40,29 @@ def next_token_loss(
     count = len(labels)
     rows = max(1, LOGITS_CHUNK_BYTES // (4 * logits.shape[-1]))
     logprobs = pick_logprobs(logits, labels, chunk=rows if count > rows else None)
+    losses = -(logprobs * weights)
     metrics = {"acc": _right(logits, batch, accuracy)} if count else {}
-    return LossOutput({"loss": Term(-(logprobs * weights).sum(), "tokens")}, metrics)
+    if "sources" in batch:
+        metrics |= _by_source(losses, batch)
+    return LossOutput({"loss": Term(losses.sum(), "tokens")}, metrics)
+
+
+@torch.no_grad()
+def _by_source(losses: torch.Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
+    """Return the loss of each data set that has trained tokens here, and their weights.
+
+    Args:
+        losses: of the N trained tokens, weighted.
+        batch: as ``ft_core.sequences.join`` makes it, with ``sources`` [D], the data set of each document.
+    """
+    owners: torch.Tensor = batch["sources"][batch["documents"]]
+    return {
+        f"source_{number}_loss": (
+            float(losses[owners == number].sum()),
+            float(batch["weights"][owners == number].sum()),
+        )
+        for number in sorted(set(owners.tolist()))
+    }
 
 
 @torch.no_grad()
