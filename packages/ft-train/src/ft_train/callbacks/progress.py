@@ -82,9 +82,11 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             parts += [
                 f"loss {logs['loss']:.4f}",
+                *([f"acc {logs['acc']:.4f}"] if "acc" in logs else []),
                 f"gradient {logs.get('grad_norm', 0.0):.3f}",
                 f"learning rate {logs['learning_rate']:.2e}",
                 f"{logs['trained_tokens_per_second']:,.0f} trained tokens/s",
+                f"{logs['memory(GiB)']:.2f} GiB",
             ]
         parts += [
             f"{name.removeprefix('eval_')} {value:.4f} (evaluation)"
