@@ -52,5 +52,6 @@ class StopRequest:
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Let a loader process live through Ctrl-C, which reaches the whole process group."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let a loader process live through signals that reach the whole process group, until the checkpoint is saved."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
