@@ -221,9 +221,6 @@ def test_a_template_that_looks_for_special_text_refuses_it(tokenizer: Tokenizer)
         JinjaTemplate(tokenizer, looking).render(row)
 
 
-# TRL's templates
-
-
 def trl_sources() -> list[Any]:
     spec = importlib.util.find_spec("trl")
     if spec is None or spec.origin is None:
@@ -286,8 +283,6 @@ def test_reasoning_that_the_prompt_opens_is_not_opened_twice(tokenizer: Tokenize
         assert marked(segments) == f"{before}⟦{expected}<｜end▁of▁sentence｜>⟧"
 
 
-# Tools
-
 TOOL = {
     "type": "function",
     "function": {
@@ -321,11 +316,11 @@ def test_tool_calls(tokenizer: Tokenizer, name: str) -> None:
 
 def test_a_template_of_its_own_for_tools(tmp_path: Path) -> None:
     directory = write(tmp_path / "t", None)
-    calling = CHATML.replace(
-        "{% if add_generation_prompt %}",
+    calls = (
         "{% for m in messages if m.get('tool_calls') %}{{ m['tool_calls'] | tojson }}{% endfor %}"
-        "{% if add_generation_prompt %}",
     )
+    asks = "{% if add_generation_prompt %}"
+    calling = CHATML.replace(asks, calls + asks)
     named = [
         {"name": "default", "template": CHATML},
         {"name": "tool_use", "template": "T{{ tools | tojson }}" + calling},
@@ -437,8 +432,6 @@ def test_prompts_without_a_question(tokenizer: Tokenizer) -> None:
         with pytest.raises(DataError, match="add the question"):
             JinjaTemplate(tokenizer).encode_prompt(messages)
 
-
-# Dates, processes, fingerprints
 
 DATED = "{{ strftime_now('%d %b %Y') }}\n" + CHATML
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from ft_core.engine import Sampling
 from ft_core.errors import UsageError
 from ft_train import SftRecipe, TrainData
-from ft_train.extras import Extras
 from ft_train.generation import AnswerSettings
+from ft_train.run_options import Extras
 
 EVERY_STEP = {
     "evaluation_strategy": "steps",

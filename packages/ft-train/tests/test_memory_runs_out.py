@@ -10,8 +10,8 @@ from ft_core.errors import FtError, UsageError
 from ft_core.models.memory import MemoryEstimate
 from ft_train import SftRecipe, TrainData
 from ft_train.advice import memory_savings
-from ft_train.extras import Extras
 from ft_train.machine import is_out_of_memory, limit_gpu_memory
+from ft_train.run_options import Extras
 
 GIB = 2**30
 

@@ -14,8 +14,8 @@ from ft_core.errors import DataError, FtError, ModelError, UsageError
 from ft_core.samples import Dropped, Sample, Tokens
 from ft_core.testing import tiny_model
 from ft_train import SftRecipe, TrainData, TrainingPlan, train
-from ft_train.extras import Extras
 from ft_train.order import BatchOrder
+from ft_train.run_options import Extras
 
 
 class WholeModel:

@@ -25,10 +25,10 @@ from ft_train.arguments import RunArguments, TrainingArguments
 from ft_train.callbacks.adalora import adalora_model, orthogonality
 from ft_train.callbacks.lisa import Lisa
 from ft_train.callbacks.neftune import Neftune, document_bounds
-from ft_train.extras import Extras
 from ft_train.looking import run_on_rows
 from ft_train.optimizer_arguments import OPTIMIZER_GROUPS
 from ft_train.optimizers import GaLoreAdamW
+from ft_train.run_options import Extras
 from ft_train.tuner_arguments import TUNER_GROUPS
 from ft_train.tuner_settings import ModelFacts, tuner_settings
 from ft_train.tuning import Tuning, projected_names, tuning_of

@@ -10,11 +10,11 @@ from ft_core.lazy import lazy_names
 if TYPE_CHECKING:
     from ft_train.arguments import RunArguments, TrainingArguments
     from ft_train.data import TrainData
-    from ft_train.extras import Extras
     from ft_train.machine import limit_gpu_memory
     from ft_train.plan import TrainingPlan, derive, weights_dtype
     from ft_train.recipes import PtRecipe, SftRecipe
     from ft_train.resume import find_checkpoint
+    from ft_train.run_options import Extras
     from ft_train.training import TrainResult, train
     from ft_train.tuner_arguments import TunerArguments
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Extras": "extras",
+    "Extras": "run_options",
     "PtRecipe": "recipes",
     "RunArguments": "arguments",
     "SftRecipe": "recipes",

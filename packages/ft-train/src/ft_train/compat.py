@@ -9,15 +9,14 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ft_core.errors import UsageError
-from ft_train.extras import OPTIMIZERS
 from ft_train.plan import TrainingPlan
+from ft_train.run_options import OPTIMIZERS
 
 RENAMED: Mapping[str, str | None] = {
     "batch_size": "per_device_train_batch_size",
     "eval_batch_size": "per_device_eval_batch_size",
     "evaluation_strategy": "eval_strategy",
     "warmup_ratio": "warmup_steps",
-    "push_hub_strategy": "hub_strategy",
     "logging_dir": None,
     "save_safetensors": None,
     "predict_with_generate": None,

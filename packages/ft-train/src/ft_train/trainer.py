@@ -21,12 +21,12 @@ from ft_train.callbacks import StopOnRequest
 from ft_train.compat import trainer_arguments, wrapped_loss_scale
 from ft_train.data import Collator, MicroBatch, TrainData
 from ft_train.evaluation import Evaluation
-from ft_train.extras import OPTIMIZERS, CheckpointWriter, Extras
 from ft_train.faults import not_a_number
 from ft_train.loaders import EpochLoader, Loaders, StreamLoader
 from ft_train.metrics import Clock, Tally, memory_gib, named_by_source, reduce_sums
 from ft_train.plan import TrainingPlan
 from ft_train.resume import STATE_FILE, RunState
+from ft_train.run_options import OPTIMIZERS, CheckpointWriter, Extras
 from ft_train.weights import random_state, restore_weights, trained_weights
 
 

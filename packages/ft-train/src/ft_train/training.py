@@ -22,13 +22,13 @@ from ft_train.attempts import as_resumed, until_it_fits
 from ft_train.callbacks import Journal, Patience, Progress, StopOnRequest, TensorBoard
 from ft_train.compat import check_device
 from ft_train.data import TrainData
-from ft_train.extras import CheckpointWriter, Extras
 from ft_train.machine import check_fewer_rows, deterministic
 from ft_train.metrics import Clock, memory_gib
 from ft_train.plan import TrainingPlan
 from ft_train.plots import draw_curves
 from ft_train.resume import check_resumable
 from ft_train.run_card import JSON_FILE, card_of, write_card
+from ft_train.run_options import CheckpointWriter, Extras
 from ft_train.sample_answers import Interview, SampleAnswer
 from ft_train.signals import StopRequest
 from ft_train.trainer import RecipeTrainer

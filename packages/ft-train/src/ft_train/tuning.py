@@ -16,10 +16,10 @@ from ft_core.models.modules import find_targets, linear_names
 from ft_train.callbacks.adalora import ShareRanks, orthogonality
 from ft_train.callbacks.lisa import Lisa
 from ft_train.callbacks.neftune import Neftune
-from ft_train.extras import OptimizerFactory
 from ft_train.optimizer_arguments import GaLoreArguments, LisaArguments, NeftuneArguments
 from ft_train.optimizers import GaLoreAdamW, GaLoreSettings, galore_groups, lora_plus_groups
 from ft_train.plan import TrainingPlan
+from ft_train.run_options import OptimizerFactory
 from ft_train.tuner_arguments import LoraArguments, TunerArguments
 
 

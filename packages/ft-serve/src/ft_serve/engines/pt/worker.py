@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Generator
@@ -21,6 +22,8 @@ Work = Generator[None, None, Any]
 """What pauses after each forward pass and returns a result."""
 
 Job = tuple[Work, "Future[Any]"]
+
+logger = logging.getLogger(__name__)
 
 
 class _Crash(BaseException):
@@ -148,7 +151,12 @@ class Worker:
         try:
             model = self._adapters.model
             model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
-        except Exception:  # say, a GPU in an unusable state; ``reason`` tells what led to it
+        except (
+            Exception
+        ) as error:  # say, a GPU in an unusable state; ``reason`` tells what led to it
+            logger.error(
+                "the model doesn't run any more (%s), so the engine ends: %s", error, reason
+            )
             return False
         self._recovering = False
         return True
