@@ -241,3 +241,29 @@ def test_names_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert any(json.loads(line)["name"] == "self-cognition" for line in lines)
     assert main(["list", "--filter", "no such data set"]) == 2
+
+
+def test_rows_that_teach_a_name_take_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.jsonl"
+    assert main(["convert", "self-cognition#5", "--to", str(out)]) == 2
+    assert "--model_name" in capsys.readouterr().err
+    named = ("--model_name", "Finch", "--model_author", "the team")
+    assert main(["convert", "self-cognition#20", "--to", str(out), *named]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "Finch" in text and "{{" not in text
+
+
+def test_registered_files_are_read_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], register: Any
+) -> None:
+    written(tmp_path / "r.jsonl", {"ask": "q", "say": "a"})
+    info = {
+        "mine-for-check": {
+            "dataset_path": str(tmp_path / "r.jsonl"),
+            "columns": {"ask": "query", "say": "response"},
+        }
+    }
+    words = ["preview", "mine-for-check", "--raw", "--custom_dataset_info", json.dumps(info)]
+    assert main(words) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert [turn["content"] for turn in row["messages"]] == ["q", "a"]

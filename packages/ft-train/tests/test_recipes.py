@@ -245,3 +245,10 @@ def test_accuracy_counts_tokens_or_whole_answers(directory):
     )
     assert tokens == (3.0 + last_right, 5.0)
     assert sentences == (2.0 + last_right, 4.0)
+
+
+def test_answers_that_should_not_be_given_are_not_learned(chatml):
+    rows = [Example(talk().messages, label=label) for label in (True, False, None)]
+    first, second, third = SftRecipe(max_length=-1).encode(rows, chatml)
+    assert isinstance(first, Sample) and isinstance(third, Sample)
+    assert second.reason == "undesirable" and second.row == 1

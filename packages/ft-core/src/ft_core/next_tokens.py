@@ -46,7 +46,7 @@ class NextTokenEncoder:
     def fingerprint(self) -> str:
         """Changes whenever the same rows would give other samples."""
         bound = f"{self.max_length}:{self.truncation_strategy}"
-        return f"{self.name}-2:{bound}:{self.policy.fingerprint}"
+        return f"{self.name}-3:{bound}:{self.policy.fingerprint}"
 
     def encode(self, examples: Sequence[Example], template: Template) -> list[Sample | Dropped]:
         """Turn rows into samples; each row that gives none comes back with its reason."""
@@ -165,9 +165,16 @@ def encode_bounded(
     for row, (example, encoded) in enumerate(rows):
         if isinstance(encoded, Dropped):
             result.append(encoded)
+        elif example.label is False:
+            result.append(_undesirable(row, example))
         else:
             result += bound.samples(row, example, encoded)
     return result
+
+
+def _undesirable(row: int, example: Example) -> Dropped:
+    detail = "its label says that the answer shouldn't be given, and here answers are learned"
+    return Dropped(row, "undesirable", f"{place(example)}{detail}", example.source)
 
 
 def check_length(max_length: int) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ft_core.command import ArgumentGroup, Command, Invocation, flag
 from ft_core.errors import DataError, ModelError, UsageError
@@ -33,6 +33,15 @@ class SourceArguments(ArgumentGroup):
 
     check_dataset_strategy: CheckStrategy = "warning"
     """A row that breaks a rule: none counts it, discard and warning report each, error stops."""
+
+    custom_dataset_info: str | dict[str, Any] | None = None
+    """Data sets to register: a JSON file, or its text, of names with dataset_id, hf_dataset_id or dataset_path."""
+
+    model_name: list[str | None] = flag([None, None])
+    """The model's name for rows with {{NAME}}: in Chinese rows and in others; one value serves both."""
+
+    model_author: list[str | None] = flag([None, None])
+    """Who made the model, for rows with {{AUTHOR}}: in Chinese rows and in others; one value serves both."""
 
 
 class PreviewArguments(ArgumentGroup):
@@ -175,10 +184,13 @@ def load_rows(invocation: Invocation, sources: list[str] | None = None) -> Rows:
         raise UsageError(
             f"ft-data {invocation.command.name} needs rows: a file, a name or a hub id"
         )
+    if arguments.custom_dataset_info is not None:
+        ft_data.register_dataset_info(arguments.custom_dataset_info)
     return ft_data.load(
         arguments.dataset if sources is None else sources,
         seed=arguments.dataset_seed,
         check=arguments.check_dataset_strategy,
+        identity=ft_data.Identity.of(arguments.model_name, arguments.model_author),
         require_answer=invocation.command.name != "convert",
     )
 
