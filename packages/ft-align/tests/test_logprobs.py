@@ -95,7 +95,7 @@ def test_pairs_equal_separate_forwards(
 def test_a_shared_prompt_is_computed_once(tmp_path: Path) -> None:
     batch = share_prompts(collate_answers(SAMPLES))
     assert batch["input_ids"].shape[1] == (7 + 30 + 4) + (1 + 2 + 9) + (25 + 3 + 3)
-    assert batch["attention"]["branches"][:3] == ((0, 37, 0, 0), (37, 41, 0, 7), (41, 44, 0, 0))
+    assert batch["attention"]["branches"][:3] == ((0, 37, 0, 0), (37, 41, 0, 7), (41, 44, 41, 0))
     model = load(tmp_path)
     seen = []
     model.model.embed_tokens.register_forward_hook(lambda *args: seen.append(args[1][0].shape[1]))
