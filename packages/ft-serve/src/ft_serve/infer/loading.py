@@ -34,8 +34,6 @@ def start_engine(
         adapters: name and checkpoint of further adapters.
         say: is told what is used and why.
     """
-    from peft import PeftModel
-
     from ft_serve.engines.pt import PtEngine
 
     arguments = invocation.get(ModelArguments)
@@ -50,6 +48,8 @@ def start_engine(
     for line in how.lines():
         say(line)
     model = prepared.load(how)
+    from peft import PeftModel  # after the engine's modules, which keep what it imports quiet
+
     # An adapter that puts tokens before the prompt has no place in a batch, hence no name.
     named = isinstance(model, PeftModel) and not model.active_peft_config.is_prompt_learning
     engine = PtEngine(
