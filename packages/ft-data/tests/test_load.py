@@ -314,3 +314,17 @@ def test_every_row_of_the_real_files_loads(name: str, shape: str, count: int) ->
     assert (len(rows), rows.report.sources[0].format) == (count, shape)
     for row in rows:
         assert type(row).from_json(json.loads(json.dumps(row.to_json())), row.source) == row
+
+
+def test_several_sources_as_words_or_lists(tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b"):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(json.dumps({"query": name, "response": "x"}) + "\n", encoding="utf-8")
+        files.append(str(file))
+    rows = load(*files)
+    assert [row.messages[0].text for row in rows] == ["a", "b"]
+    assert (
+        list(rows.dicts()) == list(load(files).dicts()) == list(load([files[0]], files[1]).dicts())
+    )
+    assert next(rows.dicts())["messages"][0] == {"role": "user", "content": "a"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
+from typing import Any, overload
 
 from ft_core.examples import Example
 from ft_data.arguments import CheckStrategy
@@ -39,6 +39,10 @@ class Rows(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return iter(self.examples)
 
+    def dicts(self) -> Iterator[dict[str, Any]]:
+        """Give each row as plain JSON: ``messages`` in the OpenAI form or ``text``, and what else it has."""
+        return (example.to_json() for example in self.examples)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainVal:
@@ -55,8 +59,7 @@ class TrainVal:
 
 
 def load(
-    sources: str | Source | Iterable[str | Source],
-    *,
+    *sources: str | Source | Iterable[str | Source],
     seed: int = 42,
     check: CheckStrategy = "none",
     require_answer: bool = True,
@@ -65,7 +68,7 @@ def load(
     """Load rows from files, registered names and hub ids.
 
     Args:
-        sources: one or several of ``[HF::|MS::]name|id|path[:subset/subset][#rows]``.
+        *sources: ``[HF::|MS::]name|id|path[:subset/subset][#rows]`` each, also in lists.
         seed: of the sampling that ``#rows`` asks for; each source is sampled by itself.
         check: what happens to a row that breaks a rule: ``none`` drops it and shows the first three of
             each rule, ``discard`` and ``warning`` drop it and show each, ``error`` raises.
@@ -79,7 +82,8 @@ def load(
         HubError: a hub dataset can't be fetched.
     """
     how = _How(seed, check, require_answer, identity)
-    return _joined(part.train for part in _parts(sources, 0.0, how))
+    listed = [source for given in sources for source in _as_sources(given)]
+    return _joined(part.train for part in _parts(listed, 0.0, how))
 
 
 def load_split(
