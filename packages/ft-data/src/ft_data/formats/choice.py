@@ -15,6 +15,7 @@ from ft_data.formats.conversation import (
 )
 from ft_data.formats.question import (
     ALPACA,
+    ANSWERS,
     PROMPT,
     QUERY,
     QUESTION,
@@ -59,6 +60,8 @@ def _read_preference(row: Row, source: Source) -> Example:
     else:
         base = _base(row)
         assert base is not None  # _matches_preference found it
+        if talk_column(row) is None and not any(has(row, name) for name in ANSWERS):
+            raise fault(source, "there is no answer to prefer", "chosen", "missing_answer")
         messages = list(base.read(row, source).messages)
         if not messages or messages[-1].role != "assistant":
             raise fault(source, "does not end in an answer to prefer", None, "missing_answer")

@@ -38,7 +38,10 @@ def prompt_prompt(row: Row, source: Source, field: str = "prompt") -> list[Messa
             raise fault(source, message, field, "wrong_type")
         value = value["messages"]  # as OpenAI writes the input of preferences
     if isinstance(value, (list, tuple)):
-        return read_turns(value, field, source)
+        turns = read_turns(value, field, source)
+        if all(turn.role == "system" for turn in turns):
+            raise fault(source, "there is no question", field, "missing_question")
+        return turns
     prompt = text_in(row, field, source)
     if prompt is not None and (spoken := read_transcript(prompt)):
         return [*system_turn(row, source), *spoken]
@@ -72,7 +75,10 @@ def answer_turns(row: Row, field: str, source: Source) -> list[Message]:
     if field == "answer":
         value = _first_answer(value)
     if isinstance(value, (list, tuple, dict)):
-        return read_turns(value, field, source)
+        turns = read_turns(value, field, source)
+        if all(turn.role != "assistant" for turn in turns):
+            raise fault(source, "there is no answer to learn from", field, "missing_answer")
+        return turns
     text = value if isinstance(value, str) else text_in(row, field, source)
     if text is None or not text.strip():
         raise fault(source, "there is no answer to learn from", field, "missing_answer")
