@@ -61,6 +61,7 @@ def test_check_can_stop_at_the_first_fault(csv: str, capsys: pytest.CaptureFixtu
         (["convert", "x"], 2, "needs --to"),
         (["convert", "x", "--to", "."], 2, "--to . is a directory"),
         (["chekc"], 2, "check"),
+        (["check", "x", "--bogus"], 2, "See ft-data check --help"),
     ],
 )
 def test_mistakes_are_explained(

@@ -40,7 +40,12 @@ class DryRunArguments(ArgumentGroup):
 
 
 def resolve(
-    command: Command, argv: Sequence[str], *, environ: Mapping[str, str] | None = None, warn: Warn
+    command: Command,
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    warn: Warn,
+    prog: str = "ft",
 ) -> Invocation:
     """Merge defaults, command, checkpoint, config file, environment and command line, and validate.
 
@@ -49,6 +54,7 @@ def resolve(
         argv: the words after its name.
         environ: the environment; the process's own if ``None``.
         warn: is told of deprecated flags, and of unknown ones under ``--ignore_args_error``.
+        prog: what is typed before the command's name.
 
     Raises:
         UsageError: unknown flags, bad values, or flags that exclude each other.
@@ -56,7 +62,7 @@ def resolve(
     groups = all_groups(command)
     flags = flags_of(groups)
     words = split_words(argv, flags, command.positional, command.elsewhere)
-    layers = _layers(command, flags, words, os.environ if environ is None else environ, warn)
+    layers = _layers(command, flags, words, os.environ if environ is None else environ, warn, prog)
     values = _merge(flags, layers)
     built = _validate(groups, flags, values)
     given = frozenset(
@@ -89,6 +95,7 @@ def _layers(
     words: Words,
     environ: Mapping[str, str],
     warn: Warn,
+    prog: str,
 ) -> list[tuple[ValueSource, dict[str, Any]]]:
     cli = {name: flags[name].convert(following) for name, following in words.values.items()}
     env = {
@@ -101,7 +108,7 @@ def _layers(
     unknown = [*words.unknown, *unknown]
     if unknown:
         if not ({**known, **cli}).get("ignore_args_error"):
-            raise UsageError("\n".join(unknown) + f"\nSee ft {command.name} --help")
+            raise UsageError("\n".join(unknown) + f"\nSee {prog} {command.name} --help")
         for sentence in unknown:
             warn(f"ignored: {sentence}")
     layers: list[tuple[ValueSource, dict[str, Any]]] = [

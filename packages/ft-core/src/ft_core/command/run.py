@@ -104,7 +104,7 @@ def _run(prog: str, table: Table, words: list[str]) -> int:
     from ft_core.command.resolve import resolve
 
     invocation = resolve(
-        command, rest, warn=lambda text: print(f"warning: {text}", file=sys.stderr)
+        command, rest, warn=lambda text: print(f"warning: {text}", file=sys.stderr), prog=prog
     )
     if form is not None:
         from ft_core.command.show import print_config
