@@ -139,14 +139,17 @@ class TrainingJob:
     def estimate(self, model: PreTrainedModel) -> MemoryEstimate:
         """Estimate the memory of the run."""
         from ft_core.models.memory import estimate_training
+        from ft_train import accumulation_steps
 
-        tokens, trained = self.data.largest(self.invocation.get(TrainingArguments).batch_size)
+        training = self.invocation.get(TrainingArguments)
+        tokens, trained = self.data.largest(training.batch_size)
         return estimate_training(
             model,
             tokens=tokens,
             trained=trained,
             device=self.how.device,
             weight_bits=self.how.weight_bits,
+            accumulates=accumulation_steps(training, world_size()) > 1,
         )
 
     def plan(self, estimate: MemoryEstimate) -> TrainingPlan:
@@ -172,7 +175,11 @@ class TrainingJob:
     def explain(self, plan: TrainingPlan, estimate: MemoryEstimate) -> None:
         """Say what was decided and why."""
         if is_main():
-            for line in (*self.how.lines(), *estimate.lines(), *plan.lines()):
+            for line in (
+                *self.how.lines(),
+                *estimate.lines(checkpointing=plan.gradient_checkpointing),
+                *plan.lines(),
+            ):
                 to_stderr(line)
 
     def answers(self) -> AnswerSettings:

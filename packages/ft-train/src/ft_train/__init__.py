@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ft_train.arguments import RunArguments, TrainingArguments
     from ft_train.data import TrainData
     from ft_train.machine import limit_gpu_memory
-    from ft_train.plan import TrainingPlan, derive, weights_dtype
+    from ft_train.plan import TrainingPlan, accumulation_steps, derive, weights_dtype
     from ft_train.recipes import PtRecipe, SftRecipe
     from ft_train.resume import find_checkpoint
     from ft_train.run_options import Extras
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingArguments",
     "TrainingPlan",
     "TunerArguments",
+    "accumulation_steps",
     "derive",
     "find_checkpoint",
     "limit_gpu_memory",
@@ -48,6 +49,7 @@ _HOMES = {
     "derive": "plan",
     "find_checkpoint": "resume",
     "limit_gpu_memory": "machine",
+    "accumulation_steps": "plan",
     "train": "training",
     "weights_dtype": "plan",
 }

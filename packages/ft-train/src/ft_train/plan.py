@@ -165,7 +165,7 @@ def derive(
     accumulation = settled.value(
         "gradient_accumulation_steps",
         training.gradient_accumulation_steps,
-        math.ceil(ROWS_PER_STEP / training.batch_size / world_size),
+        accumulation_steps(training, world_size),
         f"about {ROWS_PER_STEP} rows a step with batch_size {training.batch_size}"
         + (f" on {world_size} devices" if world_size > 1 else ""),
     )
@@ -325,6 +325,12 @@ def _check_evaluated(evaluation: EvaluationArguments, strategy: Strategy, items:
     for name, used in needing.items():
         if used:
             raise UsageError(f"--{name} needs evaluations, and {why}")
+
+
+def accumulation_steps(training: TrainingArguments, world_size: int) -> int:
+    """Return the micro-batches of a step on each process: those asked for, or as many as make the usual rows."""
+    asked = training.gradient_accumulation_steps
+    return asked or math.ceil(ROWS_PER_STEP / training.batch_size / world_size)
 
 
 def weights_dtype(sft_type: str, dtype: str) -> str:

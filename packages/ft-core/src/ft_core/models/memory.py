@@ -2,7 +2,7 @@
 
 The activations of a transformer layer are counted as in Korthikanti et al. 2022
 (https://arxiv.org/abs/2205.05198), without the attention matrices that fused attention never stores.
-Measured with SmolLM2-135M in float32 on a CPU, LoRA and full, 256 to 2048 tokens: within 10 % of the peak.
+``benchmarks/memory.py`` compares estimates with what runs take.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ft_core.models.modules import linear_names
 from ft_core.models.remote_code import check_remote_code
 
-_ACTIVATION_VALUES = 19
-"""Values kept for the backward pass per token and hidden unit of a layer, as autograd saves them for Llama."""
+_HIDDEN_VALUES = 8.3
+"""Values kept for the backward pass per token and hidden unit of a layer, as autograd saves them for Llama: what
+norms, attention and residuals see."""
+
+_INNER_VALUES = 4
+"""Values kept per token and unit between the two halves of a gated feed-forward layer."""
 
 _CPU_WASTE = 1.33
 """What the C library's heap takes for tensors that come and go, over their own size (measured with glibc)."""
@@ -42,6 +47,7 @@ class MemoryEstimate:
         recomputed: activations that are kept with gradient checkpointing.
         process: what the process holds besides; 0 on a GPU.
         free: what the device has free for all of it.
+        accumulates: whether gradients of earlier micro-batches are held while the next one is computed.
     """
 
     weights: int
@@ -52,24 +58,41 @@ class MemoryEstimate:
     recomputed: int
     process: int
     free: int
+    accumulates: bool = True
 
     @property
     def total(self) -> int:
-        """The sum, without gradient checkpointing."""
-        batch = self.activations + self.logits
-        return self.process + self.weights + self.gradients + self.optimizer + batch
+        """The most that is held at once, without gradient checkpointing."""
+        return self.peak(self.activations)
+
+    def peak(self, activations: int) -> int:
+        """Return the most that is held at once if so many bytes of activations are kept.
+
+        Gradients are made while activations are given back, so of a single micro-batch the larger of both counts.
+        """
+        batch = activations + self.logits
+        moving = self.gradients + batch if self.accumulates else max(self.gradients, batch)
+        return self.process + self.weights + self.optimizer + moving
 
     @property
     def needs_checkpointing(self) -> bool:
         """Whether activations should be computed anew in the backward pass to fit."""
         return self.total - self.process > _SHARE * self.free
 
-    def lines(self) -> list[str]:
-        """Describe the estimate, one line."""
-        parts = ("weights", "gradients", "optimizer", "activations", "logits", "process")
-        each = ", ".join(f"{name} {getattr(self, name) / 2**30:.2f}" for name in parts)
+    def lines(self, *, checkpointing: bool = False) -> list[str]:
+        """Describe the estimate, one line; with ``checkpointing`` that of a run that recomputes activations."""
+        activations = self.recomputed if checkpointing else self.activations
+        parts = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+            "activations": activations,
+            "logits": self.logits,
+            "process": self.process,
+        }
+        each = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
         return [
-            f"memory     about {self.total / 2**30:.2f} GiB of {self.free / 2**30:.1f} free ({each})"
+            f"memory     about {self.peak(activations) / 2**30:.2f} GiB of {self.free / 2**30:.1f} free ({each})"
         ]
 
 
@@ -81,6 +104,7 @@ def estimate_training(
     device: str,
     loaded: bool = False,
     weight_bits: int | None = None,
+    accumulates: bool = True,
 ) -> MemoryEstimate:
     """Estimate the memory of training a model whose trainable part is attached.
 
@@ -91,6 +115,7 @@ def estimate_training(
         device: where it trains.
         loaded: whether the weights are in the device's memory already, so that what is free excludes them.
         weight_bits: of the linear layers once they are loaded quantized; ``None`` where they aren't.
+        accumulates: whether a step has several micro-batches.
     """
     weights = _weight_bytes(model, None if loaded else weight_bits)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -98,17 +123,42 @@ def estimate_training(
     size = next(model.parameters()).element_size()
     on_cpu = device.startswith("cpu")
     waste = _CPU_WASTE if on_cpu else 1.0
-    values = round(tokens * int(config.num_hidden_layers) * int(config.hidden_size) * waste)
+    layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
+    layer = tokens * size * (_HIDDEN_VALUES * hidden + _INNER_VALUES * _inner_size(config))
+    dropped = tokens * _dropped_values(model) * (2 * size if on_cpu else size + 1)
     return MemoryEstimate(
         weights=weights,
         gradients=sum(parameter.numel() * parameter.element_size() for parameter in trainable),
         optimizer=sum(parameter.numel() * 8 for parameter in trainable),
-        activations=values * _ACTIVATION_VALUES * size,
+        activations=round((layers * layer + dropped) * waste),
         # Softmax and its gradient in float32, and the gradient of the scores in their own type.
         logits=round(trained * int(config.vocab_size) * (8 + size) * waste),
-        recomputed=values * size,
+        recomputed=round((layers * tokens * hidden * size + layer + dropped / layers) * waste),
         process=max(0, resident_memory() - (weights if loaded else 0)) if on_cpu else 0,
         free=free_memory(device) + (weights if loaded else 0),
+        accumulates=accumulates,
+    )
+
+
+def _inner_size(config: PreTrainedConfig) -> int:
+    """Return the units between the halves of a feed-forward layer that a token goes through."""
+    values = config.to_dict()
+    inner = int(values.get("intermediate_size") or 4 * int(config.hidden_size))
+    experts = values.get("num_experts_per_tok")
+    if not experts:
+        return inner
+    return int(values.get("moe_intermediate_size") or inner) * int(experts)
+
+
+def _dropped_values(model: PreTrainedModel) -> int:
+    """Return the values per token that adapters keep for their dropout: what they dropped, and what was left."""
+    from peft.tuners.lora import LoraLayer
+
+    return sum(
+        int(layer.in_features)
+        for layer in model.modules()
+        if isinstance(layer, LoraLayer)
+        and any(isinstance(item, torch.nn.Dropout) for item in layer.lora_dropout.values())
     )
 
 
@@ -129,10 +179,7 @@ def _weight_bytes(model: PreTrainedModel, weight_bits: int | None) -> int:
 
 def resident_memory() -> int:
     """Return the bytes of memory that this process holds."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status names no VmRSS")
+    return int(psutil.Process().memory_info().rss)
 
 
 def free_memory(device: str) -> int:
@@ -140,10 +187,7 @@ def free_memory(device: str) -> int:
     if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo names no MemAvailable")
+    return int(psutil.virtual_memory().available)
 
 
 def meta_model(
