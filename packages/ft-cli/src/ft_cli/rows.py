@@ -14,6 +14,7 @@ from ft_cli.streams import open_stream, validation_rows
 from ft_core.arguments import ModelArguments, TemplateArguments
 from ft_core.command import Invocation
 from ft_core.errors import UsageError
+from ft_core.examples import Example
 from ft_core.hub import cache_directory
 from ft_core.prepare import Say
 from ft_core.recipe import Recipe
@@ -44,6 +45,9 @@ class EncodedData:
         evaluation_sets: the items of each set of rows to evaluate on, by its name.
         dropped: rows left out, by reason.
         max_length: bound of rows whose lengths aren't known.
+        sources: names of the data sets whose training loss is logged.
+        origins: the number of the data set of each row to train on.
+        examples: the rows to train on, where they are held.
     """
 
     train: Encoded | EncodedStream
@@ -53,6 +57,15 @@ class EncodedData:
     dropped: Counter[str]
     max_length: int
     evaluation_sets: Mapping[str, range] = field(default_factory=dict)
+    sources: Sequence[str] = ()
+    origins: Sequence[int] | None = None
+    examples: Sequence[Example] = ()
+
+    def place_of(self, row: int) -> str:
+        """Say where a row to train on is."""
+        if row < len(self.examples) and self.examples[row].source is not None:
+            return str(self.examples[row].source)
+        return f"row {row}"
 
     def train_data(self) -> TrainData:
         """Return the form ft-train takes."""
@@ -66,6 +79,8 @@ class EncodedData:
             evaluation_sets=self.evaluation_sets,
             arrangement=self.batches.arrangement,
             lengths=self.batches.lengths,
+            sources=self.sources,
+            origins=self.origins,
         )
 
     def largest(self, batch_size: int) -> tuple[int, int]:
@@ -107,13 +122,25 @@ def encode_data(
     for line in (*loaded.train.report.lines(), *loaded.val.report.lines()):
         say(line)
     max_length = invocation.get(TemplateArguments).max_length
+    named, origins = _origins(invocation, loaded.train, say)
     if _is_lazy(invocation):
         train, evaluation = (
             ft_data.LazyRows(part.examples, recipe, template) for part in (loaded.train, loaded.val)
         )
         sets = {name: range(rows.start, rows.stop) for name, rows in _sets(loaded.val).items()}
         plain = Batches()
-        return EncodedData(train, evaluation, plain, plain, Counter(), max(max_length, 2048), sets)
+        return EncodedData(
+            train,
+            evaluation,
+            plain,
+            plain,
+            Counter(),
+            max(max_length, 2048),
+            sets,
+            named,
+            origins,
+            loaded.train.examples,
+        )
     encoded = _encode(invocation, loaded.train, template, recipe, say)
     held_out = _encode(invocation, loaded.val, template, recipe, say)
     batches = batches_of(invocation, encoded.samples, say=say)
@@ -127,6 +154,9 @@ def encode_data(
         encoded.drops + held_out.drops,
         max_length,
         sets,
+        named,
+        origins,
+        loaded.train.examples,
     )
 
 
@@ -162,9 +192,24 @@ def _streamed(
     parts = _parts(encoded.samples, _sets(held_out))
     evaluation_batches, sets = _evaluation(invocation, encoded.samples, parts)
     max_length = max(invocation.get(TemplateArguments).max_length, 2048)
+    named = _stream_names(stream) if invocation.get(BatchArguments).log_source_loss else ()
     return EncodedData(
-        stream, encoded.samples, Batches(), evaluation_batches, encoded.drops, max_length, sets
+        stream,
+        encoded.samples,
+        Batches(),
+        evaluation_batches,
+        encoded.drops,
+        max_length,
+        sets,
+        named,
     )
+
+
+def _stream_names(stream: EncodedStream) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for source in stream.names:
+        names[short_name(source, taken=names)] = None
+    return tuple(names)
 
 
 def _is_lazy(invocation: Invocation) -> bool:
@@ -205,15 +250,31 @@ def _encode(
 def _sets(rows: ft_data.Rows) -> dict[str, range]:
     """Return which rows are of which source, if there are several sources and none was mixed with another."""
     reports = rows.report.sources
-    if len(reports) < 2 or sum(report.used for report in reports) != len(rows):
+    sizes = [report.used - report.split_off for report in reports]
+    if len(reports) < 2 or sum(sizes) != len(rows):
         return {}
     sets: dict[str, range] = {}
     start = 0
-    for report in reports:
-        name = short_name(report.source, taken=sets)
-        sets[name] = range(start, start + report.used)
-        start += report.used
+    for report, size in zip(reports, sizes, strict=True):
+        sets[short_name(report.source, taken=sets)] = range(start, start + size)
+        start += size
     return sets
+
+
+def _origins(
+    invocation: Invocation, rows: ft_data.Rows, say: Say
+) -> tuple[tuple[str, ...], Sequence[int] | None]:
+    """Return the names of the data sets whose loss is logged, and the number of each row's."""
+    if not invocation.get(BatchArguments).log_source_loss:
+        return (), None
+    sets = _sets(rows)
+    if not sets:
+        say(
+            "--log_source_loss has no effect: there is one data set, or rows of several are mixed beyond telling"
+        )
+        return (), None
+    origins = [number for number, part in enumerate(sets.values()) for _ in part]
+    return tuple(sets), origins
 
 
 def _parts(samples: ft_data.StoredSamples, sets: Mapping[str, range]) -> dict[str, range]:

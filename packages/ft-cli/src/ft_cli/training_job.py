@@ -105,6 +105,7 @@ class TrainingJob:
                 optimizer=tuning.optimizer,
                 penalty=tuning.penalty,
                 answers=self.answers(),
+                name_row=self.data.place_of,
                 estimate=estimate,
             ),
             callbacks=(*tuning.watchers, *pushing),
