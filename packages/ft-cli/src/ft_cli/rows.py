@@ -92,6 +92,16 @@ class EncodedData:
         biggest = sorted(zip(lengths, trained, strict=True), reverse=True)[:batch_size]
         return sum(size for size, _ in biggest), sum(trained for _, trained in biggest)
 
+    def typical(self) -> tuple[float, float] | None:
+        """Return the mean tokens and trained tokens of an item; ``None`` if lengths aren't known."""
+        if not isinstance(self.train, ft_data.StoredSamples) or not len(self.train):
+            return None
+        items = len(self.train if self.batches.groups is None else self.batches.groups)
+        return (
+            float(self.train.lengths.sum()) / items,
+            float(self.train.trained.sum()) / items,
+        )
+
     def counts(self) -> dict[str, Any]:
         """Return numbers for the log."""
         groups = self.batches.groups

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ft_core.recipe import Recipe
     from ft_core.tuner import Tuner
     from ft_train import TrainingPlan, TrainResult
+    from ft_train.duration import Duration
     from ft_train.generation import AnswerSettings
 
 
@@ -66,7 +67,9 @@ class TrainingJob:
         model = self.shapes()
         estimate = self.estimate(model)
         show_sample(self.prepared.chosen.template, self.data)
-        self.explain(self.plan(estimate), estimate)
+        plan = self.plan(estimate)
+        self.explain(plan, estimate)
+        to_stderr(self.duration(model, plan).line())
         to_stderr(str(count_parameters(model)))
         to_stderr("dry run: nothing was trained or written")
 
@@ -153,6 +156,21 @@ class TrainingJob:
             device=self.how.device,
             weight_bits=self.how.weight_bits,
             accumulates=accumulation_steps(training, world_size()) > 1,
+        )
+
+    def duration(self, model: PreTrainedModel, plan: TrainingPlan) -> Duration:
+        """Estimate the time of the run."""
+        from ft_train.duration import estimate_duration
+
+        typical = self.data.typical()
+        tokens, trained = typical or self.data.largest(1)
+        return estimate_duration(
+            model,
+            plan,
+            tokens=tokens,
+            trained=trained,
+            dtype=self.how.dtype.torch,
+            at_most=typical is None,
         )
 
     def plan(self, estimate: MemoryEstimate) -> TrainingPlan:
