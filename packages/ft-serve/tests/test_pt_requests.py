@@ -208,3 +208,45 @@ async def test_wrong_constraints_are_refused(engine: PtEngine) -> None:
     ):
         with pytest.raises(UsageError, match=part):
             await complete(engine, PROMPT, replace(GREEDY, constraint=constraint))
+
+
+ENDS_AT_ONCE = replace(GREEDY, logit_bias={END: 100.0})
+
+
+async def test_what_ends_an_answer_can_be_put_off(engine: PtEngine) -> None:
+    assert await tokens(engine, ENDS_AT_ONCE) == [END]
+    ignoring = await tokens(engine, replace(ENDS_AT_ONCE, ignore_eos=True, max_new_tokens=5))
+    assert ignoring == [END] * 5
+    later = await tokens(engine, replace(ENDS_AT_ONCE, min_tokens=3))
+    assert len(later) == 4
+    assert later[3] == END
+    assert END not in later[:3]
+
+
+async def test_further_stop_tokens_end_an_answer_and_are_named(engine: PtEngine) -> None:
+    whole = await tokens(engine, GREEDY)
+    third = whole[2]
+    request = GenerationRequest(PROMPT, replace(GREEDY, stop_token_ids=(third,)))
+    events = await collect(engine, request)
+    got = [token for event in events for token in event.token_ids]
+    assert got == whole[: whole.index(third) + 1]
+    assert (events[-1].finish_reason, events[-1].stop_reason) == ("stop", third)
+
+    by_eos = await collect(engine, GenerationRequest(PROMPT, ENDS_AT_ONCE))
+    assert by_eos[-1].stop_reason is None
+
+
+async def test_the_stop_string_that_ended_an_answer_is_named(engine: PtEngine) -> None:
+    whole = await complete(engine, PROMPT, GREEDY)
+    stop = whole[4:7]
+    request = GenerationRequest(PROMPT, replace(GREEDY, stop=("never in it", stop)))
+    assert (await collect(engine, request))[-1].stop_reason == stop
+
+    late = replace(GREEDY, stop=(stop,), min_tokens=GREEDY.max_new_tokens or 0)
+    assert await complete(engine, PROMPT, late) == whole
+
+
+async def test_special_tokens_can_stay_in_the_text(engine: PtEngine) -> None:
+    shown = replace(ENDS_AT_ONCE, ignore_eos=True, max_new_tokens=2, skip_special_tokens=False)
+    assert await complete(engine, PROMPT, shown) == "<|im_end|>" * 2
+    assert await complete(engine, PROMPT, replace(shown, skip_special_tokens=True)) == ""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -31,6 +32,8 @@ def _reference(logits: torch.Tensor, sampling: Sampling, seen: list[int]) -> tor
         processors.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         processors.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        processors.append(MinPLogitsWarper(sampling.min_p))
     return processors(torch.tensor([seen]), logits[None].clone())[0].softmax(-1)
 
 
@@ -52,6 +55,9 @@ RULES = [
     Sampling(temperature=1.0, top_k=10_000),
     Sampling(temperature=0.8, top_k=40, top_p=0.95, repetition_penalty=1.3),
     Sampling(temperature=0.8, repetition_penalty=0.5),
+    Sampling(temperature=1.2, min_p=0.05),
+    Sampling(temperature=1.2, top_k=30, top_p=0.9, min_p=0.3),
+    Sampling(temperature=1.2, min_p=1.0),
 ]
 
 

@@ -55,6 +55,12 @@ class Sampling:
         seed: of this request; ``None`` draws one from the engine's own seed.
         logprobs: report each token's log-probability and this many most likely ones; ``None`` reports none.
         constraint: what the answer must be.
+        min_p: leave out tokens that have less than this share of the likeliest one's probability; 0 leaves
+            out none.
+        min_tokens: nothing ends the answer before it has this many tokens.
+        stop_token_ids: further tokens that end the answer.
+        ignore_eos: tokens that end any answer of the model don't end this one.
+        skip_special_tokens: leave special tokens out of the text.
     """
 
     max_new_tokens: int | None = 2048
@@ -70,6 +76,11 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
     constraint: Constraint | None = None
+    min_p: float = 0.0
+    min_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,7 @@ class GenerationEvent:
         prompt_tokens, generated_tokens: counts so far.
         cached_tokens: tokens of the prompt that were reused from an earlier request.
         logprobs: of ``token_ids``, where they were asked for.
+        stop_reason: the string of ``stop`` or token of ``stop_token_ids`` that ended the answer.
     """
 
     text: str
@@ -122,6 +134,7 @@ class GenerationEvent:
     generated_tokens: int = 0
     cached_tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    stop_reason: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)

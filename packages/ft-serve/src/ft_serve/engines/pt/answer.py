@@ -64,12 +64,14 @@ class Answer:
         self.limits = limits
         self.generated: list[int] = []
         self.adapter = request.adapter
-        self.sampler = RowSampler(request.sampling, seed, self.prompt, matcher)
+        self.sampler = RowSampler(
+            request.sampling, seed, self.prompt, matcher, limits.stop_token_ids
+        )
         self.cached_tokens = 0
         self.cancelled = False
         self.finished = False
         self.alone = False
-        self._text = TextStream(decoder)
+        self._text = TextStream(decoder, skip_special_tokens=request.sampling.skip_special_tokens)
         self._stop = StopStrings(request.sampling.stop)
         self._reported = 0
         self._logprobs: list[TokenLogprob] = []
@@ -103,8 +105,12 @@ class Answer:
             self._logprobs.append(logprob)
         self.sampler.note(token)
         if token in self.limits.stop_token_ids:
-            return self._end("stop", self._stop.push(self._text.finish()))
-        text = self._stop.push(self._text.push(token))
+            named = token if token in self.sampling.stop_token_ids else None
+            return self._end("stop", self._stop.push(self._text.finish()), named)
+        if len(self.generated) <= self.sampling.min_tokens:
+            text = self._text.push(token)
+        else:
+            text = self._stop.push(self._text.push(token))
         if self._stop.found:
             return self._end("stop", text)
         if self.sampler.complete:
@@ -119,15 +125,22 @@ class Answer:
             "aborted" if self.cancelled else "stop", self._stop.push(self._text.finish())
         )
 
-    def _end(self, reason: FinishReason, text: str) -> GenerationEvent:
+    def _end(
+        self, reason: FinishReason, text: str, ended_by: int | str | None = None
+    ) -> GenerationEvent:
         self.finished = True
         if self._stop.found:
-            reason = "stop"
+            reason, ended_by = "stop", self._stop.found
         else:
             text += self._stop.finish()
-        return self._event(text, reason)
+        return self._event(text, reason, ended_by)
 
-    def _event(self, text: str, reason: FinishReason | None = None) -> GenerationEvent:
+    def _event(
+        self,
+        text: str,
+        reason: FinishReason | None = None,
+        ended_by: int | str | None = None,
+    ) -> GenerationEvent:
         news, self._reported = tuple(self.generated[self._reported :]), len(self.generated)
         logprobs, self._logprobs = tuple(self._logprobs), []
         return GenerationEvent(
@@ -138,4 +151,5 @@ class Answer:
             len(self.generated),
             self.cached_tokens,
             logprobs,
+            ended_by,
         )

@@ -22,10 +22,15 @@ class TextStream:
 
     A piece is decoded together with the tokens of the piece before it, because some tokenizers write a
     word's first token differently at the beginning of a text.
+
+    Args:
+        decoder: the tokenizer.
+        skip_special_tokens: leave special tokens out of the text.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, *, skip_special_tokens: bool = True) -> None:
         self._decoder = decoder
+        self._skip = skip_special_tokens
         self._tokens: list[int] = []
         self._context = 0
         self._piece = 0
@@ -51,26 +56,31 @@ class TextStream:
 
     def _decode(self, begin: int) -> str:
         tokens = self._tokens[begin:]
-        return self._decoder.decode(tokens, skip_special_tokens=True) if tokens else ""
+        return self._decoder.decode(tokens, skip_special_tokens=self._skip) if tokens else ""
 
 
 class StopStrings:
-    """Cuts a text at the first stop string, wherever the pieces it comes in are divided."""
+    """Cuts a text at the first stop string, wherever the pieces it comes in are divided.
+
+    ``found`` is the string that was found.
+    """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(string for string in stop if string)
         self._held = ""
-        self.found = False
+        self.found: str | None = None
 
     def push(self, text: str) -> str:
         """Add text and return what can't belong to a stop string."""
         if not self._stop or self.found:
             return "" if self.found else text
         self._held += text
-        places = [place for string in self._stop if (place := self._held.find(string)) >= 0]
+        places = [
+            (place, string) for string in self._stop if (place := self._held.find(string)) >= 0
+        ]
         if places:
-            self.found = True
-            final, self._held = self._held[: min(places)], ""
+            place, self.found = min(places)
+            final, self._held = self._held[:place], ""
             return final
         keep = max(_overlap(self._held, string) for string in self._stop)
         cut = len(self._held) - keep

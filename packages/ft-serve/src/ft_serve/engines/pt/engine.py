@@ -9,7 +9,14 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from ft_core.engine import Capability, GenerationEvent, GenerationRequest, Pooling, TokenScores
+from ft_core.engine import (
+    Capability,
+    GenerationEvent,
+    GenerationRequest,
+    Pooling,
+    Sampling,
+    TokenScores,
+)
 from ft_core.errors import ModelError, UsageError
 from ft_serve.engines.pt.adapters import RowAdapters, attach_adapters
 from ft_serve.engines.pt.answer import Answer, Limits
@@ -108,7 +115,9 @@ class PtEngine:
         """
         adapters, worker = self._open()
         adapters.check(request.adapter)
-        limits = Limits(self._stop_token_ids, self._limits.max_new_tokens(request))
+        limits = Limits(
+            self._stop_token_ids_of(request.sampling), self._limits.max_new_tokens(request)
+        )
         seed = request.sampling.seed
         if seed is None:
             seed = self._seeds.getrandbits(63)
@@ -171,6 +180,10 @@ class PtEngine:
     def active(self) -> int:
         """Requests that are waiting or being answered."""
         return 0 if self._running is None else self._running[1].active
+
+    def _stop_token_ids_of(self, sampling: Sampling) -> frozenset[int]:
+        own = frozenset[int]() if sampling.ignore_eos else self._stop_token_ids
+        return own.union(sampling.stop_token_ids)
 
     def _open_for(
         self, token_ids: Sequence[Sequence[int]], adapter: str | None

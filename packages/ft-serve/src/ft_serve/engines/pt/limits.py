@@ -48,6 +48,8 @@ class ModelLimits:
         """
         self.check_ids(request.token_ids)
         _check_sampling(request.sampling)
+        if request.sampling.stop_token_ids:
+            self.check_ids(request.sampling.stop_token_ids)
         for token, bias in request.sampling.logit_bias.items():
             self.check_ids([token])
             if not isfinite(bias):
@@ -119,6 +121,8 @@ def _check_sampling(sampling: Sampling) -> None:
         "num_beams": sampling.num_beams < 1,
         "frequency_penalty": not isfinite(sampling.frequency_penalty),
         "presence_penalty": not isfinite(sampling.presence_penalty),
+        "min_p": not 0 <= sampling.min_p <= 1,
+        "min_tokens": sampling.min_tokens < 0,
         "logprobs": sampling.logprobs is not None and not 0 <= sampling.logprobs <= MOST_LOGPROBS,
     }
     allowed = {
@@ -130,6 +134,8 @@ def _check_sampling(sampling: Sampling) -> None:
         "num_beams": "at least 1",
         "frequency_penalty": "that is finite (0 changes nothing)",
         "presence_penalty": "that is finite (0 changes nothing)",
+        "min_p": "from 0 (leaves out nothing) to 1",
+        "min_tokens": "0 or more",
         "logprobs": f"from 0 to {MOST_LOGPROBS}",
     }
     for name, is_wrong in wrong.items():
@@ -148,5 +154,7 @@ def _not_with_beams(sampling: Sampling) -> list[str]:
         "logit_bias": bool(sampling.logit_bias),
         "logprobs": sampling.logprobs is not None,
         "constraint": sampling.constraint is not None,
+        "min_p": sampling.min_p != 0,
+        "min_tokens": sampling.min_tokens != 0,
     }
     return [name for name, is_given in given.items() if is_given]

@@ -1,7 +1,7 @@
 """Choosing tokens for many rows at once, each by its own rules.
 
 The rules are those of transformers' logits processors, in their order: repetition penalty, temperature,
-top-k, top-p. The choice inverts the distribution at one uniform number that the row's own generator
+top-k, top-p, min-p. The choice inverts the distribution at one uniform number that the row's own generator
 draws; token ids, not ranks, are in order there, so rounding that differs with the size of the batch
 doesn't change an answer.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -29,10 +29,16 @@ class RowSampler:
         seed: of its random numbers.
         prompt: token ids that the repetition penalty counts as seen.
         matcher: what the answer must be.
+        stop_token_ids: tokens that end the answer, which ``min_tokens`` keeps back.
     """
 
     def __init__(
-        self, sampling: Sampling, seed: int, prompt: Sequence[int], matcher: Matcher | None = None
+        self,
+        sampling: Sampling,
+        seed: int,
+        prompt: Sequence[int],
+        matcher: Matcher | None = None,
+        stop_token_ids: Collection[int] = (),
     ) -> None:
         self.sampling = sampling
         self._random = random.Random(seed)
@@ -41,6 +47,8 @@ class RowSampler:
         if sampling.frequency_penalty or sampling.presence_penalty:
             self._counts = Counter()
         self._matcher = matcher
+        self._kept_back = sorted(stop_token_ids) if sampling.min_tokens > 0 else []
+        self._chosen = 0
 
     @property
     def greedy(self) -> bool:
@@ -50,7 +58,8 @@ class RowSampler:
     @property
     def truncates(self) -> bool:
         """Whether it leaves out unlikely tokens."""
-        return self.sampling.top_k > 0 or self.sampling.top_p < 1.0
+        sampling = self.sampling
+        return sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
 
     def draw(self) -> float:
         """Return the next uniform number in [0, 1)."""
@@ -63,6 +72,7 @@ class RowSampler:
 
     def note(self, token: int) -> None:
         """Count a generated token as seen."""
+        self._chosen += 1
         if self._seen is not None:
             self._seen.add(token)
         if self._counts is not None:
@@ -85,6 +95,8 @@ class RowSampler:
         if bias := self.sampling.logit_bias:
             added = torch.tensor(list(bias.values()), dtype=logits.dtype, device=logits.device)
             logits[torch.tensor(list(bias), device=logits.device)] += added
+        if self._kept_back and self._chosen < self.sampling.min_tokens:
+            logits[torch.tensor(self._kept_back, device=logits.device)] = -torch.inf
         if self._matcher is not None:
             self._matcher.mask(logits)
 
@@ -130,7 +142,7 @@ def candidates(
     device, vocabulary = logits.device, logits.shape[1]
     temperature = torch.tensor([s.temperature for s in samplings], device=device)[:, None]
     scores = logits / temperature
-    if all(s.top_k == 0 and s.top_p == 1.0 for s in samplings):
+    if all(s.top_k == 0 and s.top_p == 1.0 and s.min_p == 0.0 for s in samplings):
         return torch.arange(vocabulary, device=device).expand_as(scores), scores.softmax(-1)
     top_k = [min(s.top_k, vocabulary) if s.top_k > 0 else vocabulary for s in samplings]
     taken = min(vocabulary, max(top_k) + TIE_ROOM)
@@ -144,6 +156,8 @@ def candidates(
     rest = probabilities.flip(1).cumsum(1).flip(1)
     outside = (rest <= 1 - top_p) & (top_p < 1)
     outside[:, 0] = False
+    least = torch.tensor([s.min_p for s in samplings], device=device)[:, None]
+    outside |= probabilities < least * probabilities[:, :1]
     probabilities = values.masked_fill(outside, -torch.inf).softmax(-1)
     ids, order = ids.sort(1)
     return ids, probabilities.gather(1, order)

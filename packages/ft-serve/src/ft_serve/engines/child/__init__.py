@@ -1,0 +1,1 @@
+"""Engines that run as processes of their own: started, watched, started again, and never left behind."""
