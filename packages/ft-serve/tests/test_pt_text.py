@@ -10,7 +10,8 @@ from tokenizers import decoders, models
 
 from ft_core.testing import tiny_tokenizer
 from ft_core.tokenizer import Tokenizer
-from ft_serve.engines.pt.detokenize import Decoder, StopStrings, TextStream
+from ft_serve.engines.pt.detokenize import Decoder, TextStream
+from ft_serve.engines.stop_strings import StopStrings
 
 TEXTS = [
     "plain words, and more of them",

@@ -54,9 +54,7 @@ def _watch_owner(to_end: threading.Event) -> None:
     to_end.set()
 
 
-def _end_when_told(
-    child: subprocess.Popen[bytes], to_end: threading.Event, grace: float
-) -> None:
+def _end_when_told(child: subprocess.Popen[bytes], to_end: threading.Event, grace: float) -> None:
     to_end.wait()
     _signal_group(child.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):

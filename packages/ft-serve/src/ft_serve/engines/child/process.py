@@ -204,9 +204,7 @@ class ChildServer:
     def _ended(self, process: subprocess.Popen[bytes], seconds: float) -> str | None:
         """Wait a while; return how the process ended, "" where this one is closing."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closing or process.returncode is not None, seconds
-            )
+            self._changed.wait_for(lambda: self._closing or process.returncode is not None, seconds)
             if self._closing:
                 return ""
             code = process.returncode

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ft_core.engine import FinishReason, GenerationEvent, GenerationRequest, TokenLogprob
 from ft_core.errors import FtError, ModelError
 from ft_serve.engines.pt.constraints import Matcher
-from ft_serve.engines.pt.detokenize import Decoder, StopStrings, TextStream
+from ft_serve.engines.pt.detokenize import Decoder, TextStream
 from ft_serve.engines.pt.sampling import RowSampler
+from ft_serve.engines.stop_strings import StopStrings
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class Vllm:
 
     name: str = "vLLM"
     path: str = "/v1/completions"
+    finds_stop_strings: bool = True
     capabilities: frozenset[Capability] = frozenset(
         {Capability.STREAM, Capability.SCORE, Capability.LOGPROBS, Capability.CONSTRAINTS}
     )
@@ -85,6 +86,7 @@ class OpenAi:
     encode: Callable[[str], Sequence[int]]
     name: str = "the server"
     path: str = "/v1/completions"
+    finds_stop_strings: bool = True
     capabilities: frozenset[Capability] = frozenset({Capability.STREAM})
 
     def body(self, wanted: Wanted) -> Json:

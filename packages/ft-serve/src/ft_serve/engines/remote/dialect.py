@@ -76,6 +76,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def finds_stop_strings(self) -> bool:
+        """Whether it ends an answer at a stop string itself, and only there."""
+        ...
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """What it can do beyond generating text; adapters are asked for."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from ft_core.engine import Capability, TokenLogprob, TokenScores
 from ft_core.errors import ModelError
 from ft_serve.engines.remote.dialect import Json, Piece, Wanted, finish_reason, refuse
-
-logger = logging.getLogger(__name__)
 
 UNKNOWN = (
     "num_beams",
@@ -25,22 +22,28 @@ UNKNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class LmDeploy:
-    """LMDeploy: no adapters, and no seed, so sampled answers differ each time."""
+    """LMDeploy: no adapters, and no seed, so sampled answers differ each time.
+
+    It would end an answer at any token that contains a stop string, so these are looked for on this side.
+    """
 
     name: str = "LMDeploy"
     path: str = "/generate"
+    finds_stop_strings: bool = False
     capabilities: frozenset[Capability] = frozenset({Capability.STREAM, Capability.LOGPROBS})
 
     def body(self, wanted: Wanted) -> Json:
         """Return the request."""
         sampling = wanted.sampling
         refuse(self.name, sampling, UNKNOWN)
+        if sampling.ignore_eos:
+            # LMDeploy then ignores every stop token, also those the request names.
+            refuse(self.name, sampling, ["stop_token_ids"])
         body: dict[str, Any] = {
             "input_ids": list(wanted.request.token_ids),
             "max_tokens": wanted.max_tokens,
-            "stop": list(sampling.stop) or None,
             "stop_token_ids": list(wanted.stop_token_ids),
-            "ignore_eos": True,
+            "ignore_eos": sampling.ignore_eos,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": 1 if sampling.temperature == 0 else sampling.top_k,
