@@ -43,7 +43,8 @@ def collate_answers(samples: Sequence[Sample]) -> Batch:
     Returns:
         What ``ft_core.sequences.join`` returns, with ``answers`` [N], whether a trained token belongs to an
         answer (and not to a prompt that is learned too); ``shared`` [D], how many tokens at the head of a
-        document are those of the document before it; ``row_weights`` [S], the weights of the samples.
+        document are those of the document before it; ``row_weights`` [S], the weights of the samples; and where
+        all samples know what a reference gives their answers, ``reference_sums`` [D].
     """
     batch = join([sequence for sample in samples for sequence in sample.sequences])
     prompts: list[int] = []
@@ -54,8 +55,10 @@ def collate_answers(samples: Sequence[Sample]) -> Batch:
         shared += [0, *[prompt] * (len(sample.sequences) - 1)]
     owners, starts = batch["documents"], batch["cu_seqlens"]
     places = batch["targets"] + 1 - starts[owners]
+    known = [value for sample in samples for value in known_reference(sample)]
     return {
         **batch,
+        **({"reference_sums": torch.tensor(known)} if len(known) == len(shared) else {}),
         "answers": places >= torch.tensor(prompts)[owners],
         "shared": torch.tensor(shared),
         "row_weights": torch.tensor([sample.values.get("weight", 1.0) for sample in samples]),
@@ -87,3 +90,25 @@ def answer_logprobs(model: torch.nn.Module, batch: Batch) -> AnswerLogprobs:
         tokens=per_document(answers.to(logprobs.dtype)),
         nll=-per_document(logprobs * batch["weights"].to(logprobs.dtype)),
     )
+
+
+@torch.no_grad()
+def reference_logprobs(reference: torch.nn.Module | None, batch: Batch) -> torch.Tensor:
+    """Return the log-probabilities [D] of all answers under a reference, computed now or known from before.
+
+    Args:
+        reference: a frozen model; needed where the batch has no ``reference_sums``.
+        batch: as ``collate_answers`` makes it, on the model's device.
+    """
+    if "reference_sums" in batch:
+        known: torch.Tensor = batch["reference_sums"]
+        return known
+    if reference is None:
+        raise ValueError("the method compares with a reference, and there is none")
+    return answer_logprobs(reference, batch).sums
+
+
+def known_reference(sample: Sample) -> list[float]:
+    """Return what a reference gave the answers of a sample; nothing where that isn't known."""
+    names = [f"reference_{index}" for index, _ in enumerate(sample.sequences)]
+    return [sample.values[name] for name in names if name in sample.values]

@@ -45,6 +45,10 @@ BATCH_DEPENDENT = frozenset({"aot", "aot_unpaired"})
 """The losses that sort the answers of a micro-batch, and so depend on how a batch is cut into them."""
 
 
+REFERENCE_FREE: frozenset[Method] = frozenset({"orpo", "simpo", "cpo"})
+"""The methods that compare with nothing but the other answer."""
+
+
 def check_loss_type(method: Method, loss_type: str) -> None:
     """Refuse a loss that is not one of a method.
 
@@ -89,6 +93,24 @@ def check_smoothing(method: Method, loss_type: str, label_smoothing: float) -> N
         raise UsageError(
             f"--label_smoothing {label_smoothing} has no meaning for the loss {loss_type} of {method}; "
             f"leave it at 0{fit}"
+        )
+
+
+def check_weights(desirable_weight: float, undesirable_weight: float) -> None:
+    """Refuse weights with which nothing, or the opposite, would be learned.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    for name, value in (
+        ("desirable_weight", desirable_weight),
+        ("undesirable_weight", undesirable_weight),
+    ):
+        if not value >= 0:
+            raise UsageError(f"--{name} {value}: it weighs a loss; give a number of at least 0")
+    if desirable_weight == undesirable_weight == 0:
+        raise UsageError(
+            "--desirable_weight 0 and --undesirable_weight 0 leave nothing to learn; raise one of them"
         )
 
 

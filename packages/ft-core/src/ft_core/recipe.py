@@ -86,3 +86,36 @@ class Recipe(Encoder, Protocol):
     ) -> LossOutput:
         """Compute the loss with one call of the whole model, with logits only where they are needed."""
         ...
+
+
+@runtime_checkable
+class StepRecipe(Recipe, Protocol):
+    """A training method that must know something of a whole step before its first backward pass."""
+
+    def prepare(
+        self,
+        model: torch.nn.Module,
+        micro_batches: Sequence[Sequence[Sample]],
+        reference: torch.nn.Module | None,
+    ) -> Sequence[Mapping[str, Any]]:
+        """Look at this rank's share of a step, or of all rows that are evaluated together.
+
+        All ranks call it together, with as many micro-batches each; one without samples only keeps its rank
+        in step.
+
+        Returns:
+            What ``loss`` finds in the batch of each micro-batch besides its tensors.
+        """
+        ...
+
+    def summarise(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Return metrics that follow from the means of others."""
+        ...
+
+    def state(self) -> Mapping[str, float]:
+        """Return what a checkpoint must keep; all ranks ask together."""
+        ...
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Go on from a checkpoint's state; an empty one begins anew."""
+        ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from ft_core.errors import ModelError, UsageError
 
 STATE_FILE = "trainer_state.json"
 RUN_STATE_FILE = "ft_state.json"
+SCHEDULER_FILE = "scheduler.pt"
+RECIPE_STATE_FILE = "recipe_state.json"
 NEEDED = ("optimizer.pt", "scheduler.pt", STATE_FILE, RUN_STATE_FILE)
 """Files without which a run can't be continued exactly."""
 
@@ -62,6 +64,19 @@ class RunState:
                 f"{checkpoint}: the run can't continue exactly: {', '.join(changed)}; give the same values "
                 "and rows, or use --resume_only_model true to start a new run with these weights"
             )
+
+
+def save_recipe_state(state: Mapping[str, float], directory: Path) -> None:
+    """Write what a recipe keeps from step to step into a checkpoint, if it keeps anything."""
+    if state:
+        text = json.dumps(dict(state), indent=2) + "\n"
+        (directory / RECIPE_STATE_FILE).write_text(text, encoding="utf-8")
+
+
+def recipe_state(checkpoint: Path) -> dict[str, float]:
+    """Return what ``save_recipe_state`` wrote; nothing if there was nothing."""
+    file = checkpoint / RECIPE_STATE_FILE
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def find_checkpoint(value: str, output_dir: str | Path) -> Path:

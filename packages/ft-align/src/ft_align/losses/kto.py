@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
-from ft_align.loss_types import LOSS_TYPES, check_beta, check_loss_type
+from ft_align.loss_types import LOSS_TYPES, check_beta, check_loss_type, check_weights
 from ft_align.losses.preference import check_shapes
 from ft_core.errors import UsageError
 
@@ -80,21 +80,3 @@ def kto_loss(
     losses = -logsigmoid(gained) if loss_type == "bco" else 1 - torch.sigmoid(gained)
     weights = torch.where(desirable.bool(), desirable_weight, undesirable_weight)
     return LabelledLoss(losses=losses * weights.to(losses.dtype), rewards=rewards.detach())
-
-
-def check_weights(desirable_weight: float, undesirable_weight: float) -> None:
-    """Refuse weights with which nothing, or the opposite, would be learned.
-
-    Raises:
-        UsageError: names the flag.
-    """
-    for name, value in (
-        ("desirable_weight", desirable_weight),
-        ("undesirable_weight", undesirable_weight),
-    ):
-        if not value >= 0:
-            raise UsageError(f"--{name} {value}: it weighs a loss; give a number of at least 0")
-    if desirable_weight == undesirable_weight == 0:
-        raise UsageError(
-            "--desirable_weight 0 and --undesirable_weight 0 leave nothing to learn; raise one of them"
-        )
