@@ -35,8 +35,8 @@ class InferArguments(ArgumentGroup):
 
     title: ClassVar[str] = "infer"
 
-    infer_backend: Literal["AUTO", "pt"] = "AUTO"
-    """Engine that answers; AUTO takes ft's own on PyTorch."""
+    infer_backend: Literal["AUTO", "pt", "vllm", "lmdeploy", "remote"] = "AUTO"
+    """Engine that answers: ft's own (pt), vLLM or LMDeploy as a process beside it, or a server somewhere (remote); AUTO takes vLLM where it is installed and fits."""
 
     eval_human: bool | None = None
     """Chat in the terminal instead of answering rows; none chats where no rows are given."""
@@ -82,3 +82,88 @@ class InferArguments(ArgumentGroup):
             raise UsageError(
                 "--show_dataset_sample 0 answers nothing; give a number of rows, or -1 for all"
             )
+
+
+class EngineArguments(ArgumentGroup):
+    """Where an engine that isn't ft's own is found."""
+
+    title: ClassVar[str] = "engine"
+
+    engine_python: str | None = None
+    """Python of an environment of its own with vLLM or LMDeploy; none looks into this environment."""
+
+    engine_url: str | None = None
+    """Address of a server with OpenAI's completions that answers, like http://10.0.0.5:8000/v1; FT_ENGINE_KEY may hold its key."""
+
+    engine_model: str | None = None
+    """What that server calls the model; none takes the only one it has."""
+
+    def check(self, given: frozenset[str]) -> None:
+        """Refuse a process and a server at once, and what is no address."""
+        if self.engine_url is None:
+            if self.engine_model is not None:
+                raise UsageError(
+                    "--engine_model names a model of a server; give its --engine_url too"
+                )
+            return
+        if self.engine_python is not None:
+            raise UsageError(
+                "--engine_url has a server running already, so --engine_python has nothing to start; "
+                "leave one of them out"
+            )
+        if not self.engine_url.startswith(("http://", "https://")):
+            raise UsageError(
+                f"--engine_url {self.engine_url}: write an address like http://10.0.0.5:8000/v1"
+            )
+
+
+class VllmArguments(ArgumentGroup):
+    """How vLLM runs."""
+
+    title: ClassVar[str] = "vLLM"
+
+    gpu_memory_utilization: float = flag(0.9, gt=0, le=1)
+    """Share of a GPU's memory that vLLM takes."""
+
+    tensor_parallel_size: int = flag(1, ge=1)
+    """GPUs that each layer is divided over."""
+
+    max_num_seqs: int = flag(256, ge=1)
+    """Requests that generate at the same time."""
+
+    max_model_len: int | None = flag(None, ge=1)
+    """Tokens of prompt and answer together; none takes the model's own length."""
+
+    disable_custom_all_reduce: bool = True
+    """Let NCCL add up what several GPUs computed, not vLLM's own kernel."""
+
+    enforce_eager: bool = False
+    """Record no CUDA graphs: starts sooner and takes less memory, answers more slowly."""
+
+    vllm_enable_lora: bool = False
+    """Answer with adapters beside the model instead of with merged weights."""
+
+    vllm_max_lora_rank: int = flag(16, ge=1)
+    """Largest rank of the adapters; vLLM knows 1, 8, 16, 32, 64, 128, 256, 320 and 512, and the next one is taken."""
+
+
+class LmdeployArguments(ArgumentGroup):
+    """How LMDeploy runs."""
+
+    title: ClassVar[str] = "LMDeploy"
+
+    tp: int = flag(1, ge=1)
+    """GPUs that each layer is divided over."""
+
+    cache_max_entry_count: float = flag(0.8, gt=0, le=1)
+    """Share of the free GPU memory that keys and values take."""
+
+    quant_policy: Literal[0, 4, 8] = 0
+    """Bits of keys and values; 0 leaves them as they are."""
+
+    vision_batch_size: int = flag(1, ge=1)
+    """Images that the vision part takes at a time."""
+
+
+ENGINE_GROUPS = (EngineArguments, VllmArguments, LmdeployArguments)
+"""For every command that starts an engine."""

@@ -19,7 +19,7 @@ from ft_core.command import ArgumentGroup, Command, Invocation
 from ft_core.errors import DataError, UsageError
 from ft_core.examples import Example, Message, Source
 from ft_core.prepare import prepare
-from ft_serve.arguments import CheckpointArguments, InferArguments
+from ft_serve.arguments import ENGINE_GROUPS, CheckpointArguments, InferArguments
 
 
 class PromptArguments(ArgumentGroup):
@@ -118,6 +118,7 @@ COMMAND = Command(
         CheckpointArguments,
         GenerationArguments,
         InferArguments,
+        *ENGINE_GROUPS,
         PromptArguments,
     ),
     run,

@@ -18,7 +18,7 @@ from ft_core.examples import Example
 from ft_core.prepare import Prepared, base_model, prepare, to_stderr
 from ft_data.arguments import DataArguments
 from ft_quant.arguments import MergeArguments
-from ft_serve.arguments import CheckpointArguments, InferArguments
+from ft_serve.arguments import ENGINE_GROUPS, CheckpointArguments, InferArguments
 from ft_serve.infer_command import saved
 
 GROUPS = (
@@ -31,6 +31,7 @@ GROUPS = (
     InferArguments,
     DataArguments,
     MergeArguments,
+    *ENGINE_GROUPS,
 )
 
 QUANTIZATION = frozenset(QuantizationArguments.model_fields)

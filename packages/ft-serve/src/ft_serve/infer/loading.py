@@ -14,9 +14,13 @@ from ft_core.arguments import (
 from ft_core.checkpoints import ADAPTER_CONFIG, SavedCheckpoint, open_checkpoint
 from ft_core.command import Invocation
 from ft_core.engine import Engine
+from ft_core.errors import UsageError
+from ft_core.models.how import How
 from ft_core.models.registry import find_by_name
 from ft_core.prepare import Prepared, Say, prepare
 from ft_serve.arguments import LOADED_ADAPTER
+from ft_serve.engines.backend import choose_backend, say_what_has_no_effect
+from ft_serve.engines.outside import open_remote, start_child
 
 
 def start_engine(
@@ -26,16 +30,27 @@ def start_engine(
     adapters: Mapping[str, str] | None = None,
     say: Say,
 ) -> Engine:
-    """Load the weights and start ft's own engine on them.
+    """Choose an engine, give it the model, and wait until it answers.
 
     Args:
-        invocation: says how the weights are loaded, and the seed.
+        invocation: says which engine, how the weights are loaded, and the seed; has ``ENGINE_GROUPS``.
         prepared: the model.
         adapters: name and checkpoint of further adapters.
         say: is told what is used and why.
-    """
-    from ft_serve.engines.pt import PtEngine
 
+    Raises:
+        FtError: the engine isn't installed, can't do what is asked, or doesn't start.
+    """
+    backend = choose_backend(invocation, prepared)
+    say(f"engine     {backend.name} ({backend.reason})")
+    say_what_has_no_effect(invocation, backend, say)
+    template = prepared.chosen.template
+    say(f"template   {template.name} ({prepared.chosen.reason})")
+    engine: Engine
+    if backend.name == "remote":
+        if adapters:
+            raise UsageError("--lora_modules can't be given to a server elsewhere; it has its own")
+        return open_remote(invocation, prepared, say=say)
     arguments = invocation.get(ModelArguments)
     how = prepared.how(
         arguments,
@@ -43,26 +58,37 @@ def start_engine(
         loading=invocation.get(LoadingArguments),
         max_length=invocation.get(TemplateArguments).max_length,
     )
-    template = prepared.chosen.template
-    say(f"template   {template.name} ({prepared.chosen.reason})")
-    for line in how.lines():
-        say(line)
+    if backend.name == "pt":
+        for line in how.lines():
+            say(line)
+        engine = _start_pt(prepared, how, adapters or {}, seed=arguments.seed)
+    else:
+        say(f"dtype      {how.dtype.name} ({how.dtype.reason})")
+        dtype = str(how.dtype.torch).removeprefix("torch.")
+        engine = start_child(
+            invocation, prepared, backend, dtype=dtype, adapters=adapters or {}, say=say
+        )
+    if adapters:
+        say(f"adapters   {', '.join(engine.adapters)}; {engine.adapters[0]} answers")
+    return engine
+
+
+def _start_pt(prepared: Prepared, how: How, adapters: Mapping[str, str], *, seed: int) -> Engine:
+    from ft_serve.engines.pt import PtEngine
+
     model = prepared.load(how)
     from peft import PeftModel  # after the engine's modules, which keep what it imports quiet
 
     # An adapter that puts tokens before the prompt has no place in a batch, hence no name.
     named = isinstance(model, PeftModel) and not model.active_peft_config.is_prompt_learning
-    engine = PtEngine(
+    return PtEngine(
         model,
         prepared.tokenizer,
-        stop_token_ids=template.stop_token_ids,
+        stop_token_ids=prepared.chosen.template.stop_token_ids,
         adapters=adapters,
         loaded_adapter=LOADED_ADAPTER if named else None,
-        seed=arguments.seed,
+        seed=seed,
     )
-    if adapters:
-        say(f"adapters   {', '.join(engine.adapters)}; {engine.adapters[0]} answers")
-    return engine
 
 
 def prepare_named(invocation: Invocation, name: str, say: Say) -> Prepared:

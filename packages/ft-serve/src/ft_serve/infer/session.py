@@ -17,7 +17,8 @@ from ft_core.command import Invocation
 from ft_core.errors import UsageError
 from ft_core.examples import Example
 from ft_core.prepare import Prepared, Say, to_stderr
-from ft_serve.arguments import InferArguments
+from ft_serve.arguments import LOADED_ADAPTER, InferArguments
+from ft_serve.engines.remote import RemoteEngine
 from ft_serve.infer.dataset import InferReport, Prompting, Summarise, answer_dataset
 from ft_serve.infer.interactive import Chat, Partner
 from ft_serve.infer.loading import prepare_named, start_engine
@@ -53,7 +54,9 @@ class Session:
     def partner(self) -> Partner:
         """Who answers at first: the checkpoint, else the first of the adapters, else the model."""
         engine = self.engines[0]
-        return Partner(engine, self.prepared.chosen.template, next(iter(engine.adapters), None))
+        named = (LOADED_ADAPTER, *self.invocation.get(InferArguments).adapters())
+        adapter = next((name for name in named if name in engine.adapters), None)
+        return Partner(engine, self.prepared.chosen.template, adapter)
 
     def answer(self, rows: Sequence[Example], *, summarise: Summarise | None = None) -> InferReport:
         """Answer rows, write them beside the checkpoint, and print how it went.
@@ -119,6 +122,10 @@ class Session:
         Raises:
             FtError: it can't be loaded; the one before stays.
         """
+        if isinstance(self.engines[0], RemoteEngine):
+            raise UsageError(
+                "another model takes another engine: start again with it, or chat with --infer_backend pt"
+            )
         prepared = prepare_named(self.invocation, name, self.say)
         engine = start_engine(self.invocation, prepared, say=self.say)
         while self.engines:
@@ -168,8 +175,6 @@ def open_session(
             f"--truncation_strategy {strategy} would cut off the question that is to be answered; "
             "use truncation_left or delete"
         )
-    if invocation.get(InferArguments).infer_backend == "AUTO":
-        say("engine     pt (ft's own; the only one of this installation)")
     adapters = invocation.get(InferArguments).adapters()
     engine = start_engine(invocation, prepared, adapters=adapters, say=say)
     session = Session(invocation, prepared, [engine], say)

@@ -65,7 +65,8 @@ class Vllm:
     def read_scores(self, data: Json, token_ids: Sequence[int], top: int) -> TokenScores:
         """Return what stands under ``prompt_logprobs``."""
         entries = data["choices"][0]["prompt_logprobs"]
-        logprobs, likeliest = [0.0], [()]
+        logprobs = [0.0]
+        likeliest: list[tuple[tuple[int, float], ...]] = [()]
         for token, entry in zip(token_ids[1:], entries[1:], strict=True):
             found = {int(name): float(item["logprob"]) for name, item in entry.items()}
             logprobs.append(found[token])

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import httpx
 
@@ -51,7 +51,7 @@ class Connection:
             FtError: the server refuses or isn't there.
         """
         async with self._client() as client, self._errors(url):
-            return await self._json(await client.get(url))
+            return self._json(await client.get(url))
 
     async def post(self, url: str, body: Json) -> Json:
         """Send JSON and return the JSON that comes back.
@@ -60,7 +60,7 @@ class Connection:
             FtError: the server refuses, fails or isn't there.
         """
         async with self._client() as client, self._errors(url):
-            return await self._json(await client.post(url, json=body))
+            return self._json(await client.post(url, json=body))
 
     async def stream(self, url: str, body: Json) -> AsyncIterator[Json]:
         """Send JSON and give the events that come back; closing early ends the request.
@@ -117,10 +117,10 @@ class Connection:
         except json.JSONDecodeError as error:
             raise ModelError(f"{self._name} at {url} sent what is no JSON: {error}") from error
 
-    async def _json(self, answer: httpx.Response) -> Any:
+    def _json(self, answer: httpx.Response) -> Json:
         if answer.is_error:
             raise self._failure(answer)
-        return answer.json()
+        return cast(Json, answer.json())
 
     def _failure(self, answer: httpx.Response) -> FtError:
         try:

@@ -25,7 +25,7 @@ class Piece:
 
     Attributes:
         text: the text since the last one.
-        token_ids: the tokens since the last one; ``None`` where the server doesn't tell.
+        token_ids: the tokens since the last one.
         finish_reason: why the answer ended; ``None`` before its end.
         logprobs: of ``token_ids``, where they were asked for.
         stop_reason: the string or token that ended it, where the server tells.
@@ -33,7 +33,7 @@ class Piece:
     """
 
     text: str = ""
-    token_ids: Sequence[int] | None = ()
+    token_ids: Sequence[int] = ()
     finish_reason: FinishReason | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     stop_reason: str | int | None = None

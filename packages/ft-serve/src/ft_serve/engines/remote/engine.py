@@ -15,7 +15,7 @@ from ft_core.engine import (
     TokenScores,
 )
 from ft_core.errors import ModelError, UsageError
-from ft_serve.engines.child.process import ChildServer, State
+from ft_serve.engines.child.process import State
 from ft_serve.engines.remote.connection import Connection
 from ft_serve.engines.remote.dialect import Dialect, Piece, Wanted
 from ft_serve.engines.sampling_values import check_sampling
