@@ -10,6 +10,9 @@ TABLE = {
     "infer": Entry(
         "Answer a file of questions, or chat in the terminal.", "ft_serve.infer_command:COMMAND"
     ),
+    "deploy": Entry(
+        "Serve a model over HTTP, as OpenAI's clients expect it.", "ft_serve.deploy_command:COMMAND"
+    ),
 }
 
 

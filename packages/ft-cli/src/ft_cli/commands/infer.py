@@ -42,7 +42,7 @@ def run(invocation: Invocation) -> None:
     """Load the model, then answer rows or a person."""
     from ft_serve.infer.session import open_session
 
-    prepared = _prepare(invocation)  # first, since a registered file may bring the dataset
+    prepared = prepare_answering(invocation)  # first, since a registered file may bring the dataset
     rows = _rows(invocation)
     with open_session(invocation, prepared) as session:
         if rows is None:
@@ -89,7 +89,12 @@ def _rows(invocation: Invocation) -> Sequence[Example] | None:
     return ft_data.sample(rows, wanted, f"{seed}/shown")
 
 
-def _prepare(invocation: Invocation) -> Prepared:
+def prepare_answering(invocation: Invocation) -> Prepared:
+    """Find the model that answers, with the adapter folded into it where that is asked for.
+
+    Raises:
+        FtError: there is no such model, or the flags contradict the checkpoint.
+    """
     checkpoint = invocation.get(CheckpointArguments)
     merge = invocation.get(MergeArguments)
     directory = checkpoint.ckpt_dir
