@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ft_core.errors import FtError, UsageError
+from ft_core.launch import from_main, is_first_of_node, is_main
 
 Status = Literal["running", "done", "failed", "interrupted"]
 RUN_FILE = "run.json"
@@ -50,15 +51,17 @@ class RunRecord:
 
 
 class Run:
-    """A run that is being written.
+    """A run that is being written; of several processes, the first one writes.
 
     Args:
-        directory: an existing directory of its own.
+        directory: a directory of its own; on further nodes it is made where it isn't shared.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._data: dict[str, Any] = {}
+        if is_first_of_node():
+            directory.mkdir(parents=True, exist_ok=True)
 
     @classmethod
     def create(
@@ -71,13 +74,15 @@ class Run:
         model_name: str,
         add_suffix: bool = True,
     ) -> Run:
-        """Make the run directory and its ``run.json``.
+        """Make the run directory and its ``run.json``; all processes of a run get the same directory.
 
         Raises:
             UsageError: the directory can't be created or written.
         """
-        directory = new_run_directory(
-            Path(output_dir).expanduser(), model_name, add_suffix=add_suffix
+        directory = from_main(
+            lambda: new_run_directory(
+                Path(output_dir).expanduser(), model_name, add_suffix=add_suffix
+            )
         )
         return cls.open(directory, command=command, argv=argv, arguments=arguments)
 
@@ -109,7 +114,8 @@ class Run:
     def save_arguments(self, name: str = "sft_args.json") -> Path:
         """Write the arguments alone; the file is a valid ``--config``."""
         path = self.directory / name
-        write_json(path, self._data["arguments"])
+        if is_main():
+            write_json(path, self._data["arguments"])
         return path
 
     @contextmanager
@@ -133,7 +139,8 @@ class Run:
         )
 
     def _write(self) -> None:
-        write_json(self.directory / RUN_FILE, self._data)
+        if is_main():
+            write_json(self.directory / RUN_FILE, self._data)
 
 
 def new_run_directory(output_dir: Path, model_name: str, *, add_suffix: bool = True) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from ft_core.errors import UsageError
+from ft_train.distributed.deepspeed_config import for_device
 from ft_train.plan import TrainingPlan
 from ft_train.run_options import OPTIMIZERS
 
@@ -34,6 +36,8 @@ DONE_BY_FT: Mapping[str, tuple[Any, str]] = {
     "average_tokens_across_devices": (False, "the loss is normalised by counts over all devices"),
     "dataloader_drop_last": (False, "every row is trained"),
     "disable_tqdm": (True, "the progress line is ft's"),
+    "fsdp": ("", "torch's fully_shard divides the model, which accelerate leaves out on CPUs"),
+    "fsdp_config": (None, "read by ft"),
     "full_determinism": (False, "set for the whole run, and taken back after it"),
     "hub_model_id": (None, "pushing goes to either hub"),
     "hub_private_repo": (None, "pushing goes to either hub"),
@@ -67,15 +71,11 @@ LEFT_ALONE: Mapping[str, str] = {
     **dict.fromkeys(("prediction_loss_only", "eval_on_start", "eval_delay"), "no flag asks for it"),
     **dict.fromkeys(("hub_strategy", "hub_always_push", "hub_revision"), "pushing is ft's own"),
     **dict.fromkeys(("do_train", "do_eval", "do_predict"), "the command says what is done"),
+    **dict.fromkeys(("accelerator_config", "parallelism_config"), "processes are divided by ft"),
     **dict.fromkeys(
-        ("deepspeed", "fsdp", "fsdp_config", "accelerator_config", "parallelism_config"),
-        "one whole model in each process",
+        ("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"), "torch chooses"
     ),
-    **dict.fromkeys(
-        ("ddp_backend", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
-        "torch chooses",
-    ),
-    **dict.fromkeys(("ddp_timeout", "local_rank", "save_on_each_node"), "torchrun says"),
+    "local_rank": "torchrun says",
     **dict.fromkeys(
         ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_in_order"),
         "the loaders are ft's own",
@@ -111,6 +111,9 @@ LEFT_ALONE: Mapping[str, str] = {
 
 def trainer_arguments(plan: TrainingPlan, run_directory: Path) -> TrainingArguments:
     """Spell a plan as transformers' ``TrainingArguments``."""
+    if plan.device == "cpu":
+        # accelerate imports DeepSpeed wherever that is installed, which else warns that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     return TrainingArguments(
         **from_plan(plan, run_directory), **{name: value for name, (value, _) in DONE_BY_FT.items()}
     )
@@ -158,7 +161,16 @@ def from_plan(plan: TrainingPlan, run_directory: Path) -> dict[str, Any]:
         "dataloader_num_workers": plan.dataloader_num_workers,
         "dataloader_pin_memory": plan.device == "cuda",
         "ddp_find_unused_parameters": False,
+        "ddp_backend": plan.division.backend,
+        "ddp_timeout": plan.division.timeout,
+        "deepspeed": _deepspeed(plan),
+        "save_on_each_node": plan.division.save_on_each_node,
     }
+
+
+def _deepspeed(plan: TrainingPlan) -> dict[str, Any] | None:
+    config = plan.division.deepspeed
+    return None if config is None else for_device(config, plan.device)
 
 
 def _optimizer(plan: TrainingPlan) -> str:
@@ -173,6 +185,20 @@ def _optimizer(plan: TrainingPlan) -> str:
 def wrapped_loss_scale(world_size: int) -> float:
     """Return what undoes the average that data parallelism takes of the ranks' gradients."""
     return float(world_size)
+
+
+BACKWARD_OPTIONS: Mapping[bool, Mapping[str, Any]] = {False: {}, True: {"scale_wrt_gas": False}}
+"""What accelerate's backward pass takes without and with DeepSpeed, which would divide by micro-batches itself."""
+
+
+def mark_as_divided(trainer: Trainer) -> None:
+    """Keep a trainer from wrapping a model that is divided over processes already, and from moving it.
+
+    It is set after the trainer is made, because transformers would refuse to save optimizer states of such a
+    model, which ft does itself.
+    """
+    trainer.is_distributed_loading_by_transformers = True
+    trainer.place_model_on_device = False
 
 
 def check_device(plan: TrainingPlan, model: Any) -> None:
@@ -199,11 +225,9 @@ def check_device(plan: TrainingPlan, model: Any) -> None:
 
     if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
         return
-    if plan.device == "cuda" and plan.world_size == 1 and torch.cuda.device_count() > 1:
-        import os
-
-        if "LOCAL_RANK" not in os.environ:
-            raise UsageError(
-                f"{torch.cuda.device_count()} GPUs are visible to one process; set NPROC_PER_NODE to use "
-                "them all, or CUDA_VISIBLE_DEVICES to choose one"
-            )
+    several = plan.device == "cuda" and plan.world_size == 1 and torch.cuda.device_count() > 1
+    if several and "LOCAL_RANK" not in os.environ:
+        raise UsageError(
+            f"{torch.cuda.device_count()} GPUs are visible to one process; set NPROC_PER_NODE to use "
+            "them all, or CUDA_VISIBLE_DEVICES to choose one"
+        )

@@ -139,7 +139,7 @@ class Loaders:
         data: what is trained and evaluated on.
         recipe: makes the tensors.
         plan: batch sizes, workers and seed.
-        rank, world_size: whose share is loaded.
+        rank, world_size: whose share is loaded, among those that have rows of their own.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class Loaders:
         return None if self._stream is None else self._stream.state()
 
     def save(self, directory: Path, positions: Sequence[Mapping[str, Any] | None]) -> None:
-        """Write the positions of all ranks into a checkpoint."""
+        """Write the positions of all that have rows of their own into a checkpoint."""
         if self._stream is not None:
             text = json.dumps({"ranks": positions}, indent=2) + "\n"
             (directory / STREAM_STATE_FILE).write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from ft_core.errors import UsageError
 from ft_train.arguments import RunArguments, Strategy, TrainingArguments
+from ft_train.distributed.division import Division
 from ft_train.evaluation_arguments import ANSWER_METRICS, EvaluationArguments
 from ft_train.tuner_arguments import TunerArguments
 
@@ -34,6 +35,8 @@ class TrainingPlan:
         best_metric: of the best checkpoint, as the log names it without ``eval_``.
         sample_answers: questions answered before and after training.
         device: ``"cpu"``, ``"cuda"`` or another of torch's device types.
+        world_size: processes that train together.
+        division: what each of them holds and does.
         reasons: why a value is what it is, by name, for values that were not given.
     """
 
@@ -81,12 +84,18 @@ class TrainingPlan:
     device: str = "cpu"
     mixed_precision: MixedPrecision = "no"
     world_size: int = 1
+    division: Division = field(default_factory=Division)
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def readers(self) -> int:
+        """How many processes, or groups of them that hold sequences together, have rows of their own."""
+        return self.world_size // self.division.sequence_parallel_size
 
     @property
     def rows_per_step(self) -> int:
         """Rows (with packing, packs) that an optimizer step sees over all devices."""
-        return self.batch_size * self.gradient_accumulation_steps * self.world_size
+        return self.batch_size * self.gradient_accumulation_steps * self.readers
 
     def with_fewer_rows(self) -> TrainingPlan | None:
         """Return the plan with smaller micro-batches and as many rows a step; ``None`` if there is no smaller one.
@@ -103,12 +112,19 @@ class TrainingPlan:
             gradient_accumulation_steps=self.gradient_accumulation_steps * times,
         )
 
+    def _processes(self) -> str:
+        size = self.division.sequence_parallel_size
+        split = f", each sequence on {size}" if size > 1 else ""
+        return f"{self.world_size} ({self.division.name}{split})"
+
     def lines(self) -> list[str]:
         """Describe the run for ``--dry_run`` and for its start, one value a line."""
         values = {
             "steps": f"{self.steps:,} ({self.steps_per_epoch:,} an epoch)",
             "rows a step": str(self.rows_per_step),
         }
+        if self.world_size > 1 or self.division.needs_processes:
+            values["processes"] = self._processes()
         for name in self.reasons:
             values[name] = _show(getattr(self, name))
         if self.save_only_model and self.save_strategy != "no":
@@ -137,6 +153,7 @@ def derive(
     device: str = "cpu",
     dtype: str = "fp32",
     checkpointing_needed: bool | None = None,
+    division: Division | None = None,
 ) -> TrainingPlan:
     """Settle every value of a run.
 
@@ -154,22 +171,25 @@ def derive(
         dtype: of the computation: ``fp32``, ``bf16`` or ``fp16``.
         checkpointing_needed: whether the memory estimate asks for gradient checkpointing; ``None``
             when there is no estimate, which counts as no.
+        division: what each device holds and does.
 
     Raises:
         UsageError: a flag needs evaluations and there are none.
     """
     settled = _Settled({})
+    division = division or Division()
+    readers = world_size // division.sequence_parallel_size
     evaluation = evaluation or EvaluationArguments()
     _check_evaluated(evaluation, run.evaluation_strategy, evaluation_items)
     generates = evaluation.predict_with_generate
     accumulation = settled.value(
         "gradient_accumulation_steps",
         training.gradient_accumulation_steps,
-        accumulation_steps(training, world_size),
+        accumulation_steps(training, readers),
         f"about {ROWS_PER_STEP} rows a step with batch_size {training.batch_size}"
-        + (f" on {world_size} devices" if world_size > 1 else ""),
+        + (f" on {readers} devices" if readers > 1 else ""),
     )
-    micro_batches = math.ceil(items / (training.batch_size * world_size))
+    micro_batches = math.ceil(items / (training.batch_size * readers))
     steps_per_epoch = max(1, math.ceil(micro_batches / accumulation))
     steps = training.max_steps
     if steps <= 0:
@@ -177,7 +197,7 @@ def derive(
     return TrainingPlan(
         **_optimization(training, settled, sft_type=tuner.sft_type, steps=steps, given=given),
         **_writing(run, settled, sft_type=tuner.sft_type, evaluation_items=evaluation_items),
-        **_measuring(evaluation, settled),
+        **_measuring(evaluation, settled, division),
         eval_batch_size=settled.value(
             "eval_batch_size",
             training.eval_batch_size,
@@ -192,6 +212,7 @@ def derive(
         device=device,
         mixed_precision=_mixed_precision(device, dtype),
         world_size=world_size,
+        division=division,
         reasons=settled.reasons,
     )
 
@@ -285,12 +306,17 @@ def _writing(
     }
 
 
-def _measuring(evaluation: EvaluationArguments, settled: _Settled) -> dict[str, Any]:
+def _measuring(
+    evaluation: EvaluationArguments, settled: _Settled, division: Division
+) -> dict[str, Any]:
     """Settle what is measured, and which value of it is the best."""
     copied = (
         *("predict_with_generate", "load_best_model_at_end", "early_stopping_patience"),
-        *("early_stopping_threshold", "sample_answers"),
+        "early_stopping_threshold",
     )
+    asked = evaluation.sample_answers
+    if division.divides_weights and asked:
+        asked = settled.value("sample_answers", None, 0, "no process holds the whole model")
     metric = evaluation.metric_for_best_model
     if metric is None:
         metric = "loss"
@@ -302,6 +328,7 @@ def _measuring(evaluation: EvaluationArguments, settled: _Settled) -> dict[str, 
     greater = evaluation.greater_is_better
     return {
         **{name: getattr(evaluation, name) for name in copied},
+        "sample_answers": asked,
         "best_metric": metric,
         "greater_is_better": not metric.endswith("loss") if greater is None else greater,
     }
@@ -327,10 +354,10 @@ def _check_evaluated(evaluation: EvaluationArguments, strategy: Strategy, items:
             raise UsageError(f"--{name} needs evaluations, and {why}")
 
 
-def accumulation_steps(training: TrainingArguments, world_size: int) -> int:
-    """Return the micro-batches of a step on each process: those asked for, or as many as make the usual rows."""
+def accumulation_steps(training: TrainingArguments, readers: int) -> int:
+    """Return the micro-batches of a step on each device that has rows of its own: those asked for, or the usual ones."""
     asked = training.gradient_accumulation_steps
-    return asked or math.ceil(ROWS_PER_STEP / training.batch_size / world_size)
+    return asked or math.ceil(ROWS_PER_STEP / training.batch_size / readers)
 
 
 def weights_dtype(sft_type: str, dtype: str) -> str:

@@ -188,7 +188,7 @@ class _Job:
                 extras=self.extras,
             )
             if self.resume is not None:
-                trainer.run_state().check(self.resume)
+                trainer.resume(self.resume)
             interview = self._before(trainer, plan, clock)
             start = time.monotonic()
             trainer.train(resume_from_checkpoint=None if self.resume is None else str(self.resume))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ft_core.errors import FtError, UsageError, suggest
+from ft_core.launch import rank
 
 INTERRUPTED = 130
 
@@ -74,15 +75,20 @@ def _guarded(work: Callable[[], int | None]) -> int:
     except FtError as error:
         if os.environ.get("FT_DEBUG") == "1":
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{_who()}error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"{_who()}interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) is gone: keep Python from complaining while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _who() -> str:
+    """Name this process where it is one of several and not the first."""
+    return f"process {rank()}: " if rank() else ""
 
 
 def _run(prog: str, table: Table, words: list[str]) -> int:
