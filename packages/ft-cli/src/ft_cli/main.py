@@ -10,6 +10,7 @@ TABLE = {
     "sft": Entry("Fine-tune a model on conversations.", "ft_cli.commands.sft:SFT"),
     "pt": Entry("Continue pre-training a model on plain text.", "ft_cli.commands.sft:PT"),
     "infer": Entry("Answer a dataset, or chat in the terminal.", "ft_cli.commands.infer:COMMAND"),
+    "app-ui": Entry("Chat with a model in the browser.", "ft_cli.commands.app_ui:COMMAND"),
     "merge-lora": Entry(
         "Fold an adapter into its base model.", "ft_cli.commands.merge_lora:COMMAND"
     ),

@@ -1,0 +1,1 @@
+"""Serving a page: on which address, to whom, and with what around it."""
