@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 
 class Capability(StrEnum):
-    """What an engine can do beyond generating text."""
+    """What an engine can do beyond generating text; ``TOKENS`` is to tell which tokens are behind it."""
 
     STREAM = "stream"
     BEAMS = "beams"
@@ -18,6 +18,7 @@ class Capability(StrEnum):
     LOGPROBS = "logprobs"
     CONSTRAINTS = "constraints"
     EMBED = "embed"
+    TOKENS = "tokens"
 
 
 FinishReason = Literal["stop", "length", "aborted"]
@@ -119,7 +120,7 @@ class GenerationEvent:
 
     Attributes:
         text: the text that became final with this event (never half a character).
-        token_ids: the tokens behind it.
+        token_ids: the tokens behind it; none where the engine lacks ``Capability.TOKENS``.
         finish_reason: ``None`` until the end.
         prompt_tokens, generated_tokens: counts so far.
         cached_tokens: tokens of the prompt that were reused from an earlier request.

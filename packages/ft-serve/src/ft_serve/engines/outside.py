@@ -101,7 +101,7 @@ def open_remote(invocation: Invocation, prepared: Prepared, *, say: Say) -> Remo
     url = (engine.engine_url or "").rstrip("/").removesuffix("/v1")
     key = os.environ.get(KEY)
     served, owner = read_served(_models(url, "the server", key), engine.engine_model)
-    dialect: Dialect = Vllm() if owner == "vllm" else OpenAi(prepared.tokenizer.encode)
+    dialect: Dialect = Vllm() if owner == "vllm" else OpenAi()
     length = "of unknown length" if served.positions is None else f"of {served.positions:,} tokens"
     say(f"           {served.model} {length}, adapters: {', '.join(served.adapters) or 'none'}")
     return RemoteEngine(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ft_core.engine import Capability, Constraint, TokenLogprob, TokenScores
@@ -26,7 +26,13 @@ class Vllm:
     path: str = "/v1/completions"
     finds_stop_strings: bool = True
     capabilities: frozenset[Capability] = frozenset(
-        {Capability.STREAM, Capability.SCORE, Capability.LOGPROBS, Capability.CONSTRAINTS}
+        {
+            Capability.STREAM,
+            Capability.TOKENS,
+            Capability.SCORE,
+            Capability.LOGPROBS,
+            Capability.CONSTRAINTS,
+        }
     )
 
     def body(self, wanted: Wanted) -> Json:
@@ -50,7 +56,7 @@ class Vllm:
 
     def read(self, data: Json) -> Piece | None:
         """Return what an event says."""
-        return _read(data, lambda choice: choice.get("token_ids") or ())
+        return _read(data)
 
     def score_body(self, token_ids: Sequence[int], model: str, top: int) -> Json:
         """Ask for one token more, which vLLM needs to look at a prompt at all."""
@@ -78,13 +84,9 @@ class Vllm:
 class OpenAi:
     """Any other server: OpenAI's own fields, and further ones only where they change something.
 
-    What comes back has no token ids, so they are found again in the text.
-
-    Attributes:
-        encode: the tokenizer's.
+    Answers come back as text, and how many tokens they had at the end.
     """
 
-    encode: Callable[[str], Sequence[int]]
     name: str = "the server"
     path: str = "/v1/completions"
     finds_stop_strings: bool = True
@@ -105,11 +107,15 @@ class OpenAi:
             further["ignore_eos"] = True
         if not sampling.skip_special_tokens:
             further["skip_special_tokens"] = False
-        return {**_openai_body(wanted), **further}
+        return {**_openai_body(wanted), **further, "stream_options": {"include_usage": True}}
 
     def read(self, data: Json) -> Piece | None:
         """Return what an event says."""
-        return _read(data, lambda choice: self.encode(choice["text"]) if choice["text"] else ())
+        piece = _read(data)
+        usage = data.get("usage")
+        if usage is None:
+            return piece
+        return replace(piece or Piece(), generated_tokens=usage["completion_tokens"])
 
     def score_body(self, token_ids: Sequence[int], model: str, top: int) -> Json:
         """Refuse: texts of tokens would come back where tokens are wanted."""
@@ -149,13 +155,13 @@ def _structured(constraint: Constraint) -> Json:
     return {"json": json.loads(constraint.text)}
 
 
-def _read(data: Json, tokens_of: Callable[[Json], Sequence[int]]) -> Piece | None:
+def _read(data: Json) -> Piece | None:
     if not data.get("choices"):
         return None
     choice = data["choices"][0]
     return Piece(
         choice.get("text") or "",
-        tuple(tokens_of(choice)),
+        tuple(choice.get("token_ids") or ()),
         finish_reason(choice.get("finish_reason")),
         _read_logprobs(choice.get("logprobs")),
         choice.get("stop_reason"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -62,7 +62,7 @@ class Connection:
         async with self._client() as client, self._errors(url):
             return self._json(await client.post(url, json=body))
 
-    async def stream(self, url: str, body: Json) -> AsyncIterator[Json]:
+    async def stream(self, url: str, body: Json) -> AsyncGenerator[Json, None]:
         """Send JSON and give the events that come back; closing early ends the request.
 
         Raises:

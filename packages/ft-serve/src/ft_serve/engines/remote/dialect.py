@@ -29,7 +29,7 @@ class Piece:
         finish_reason: why the answer ended; ``None`` before its end.
         logprobs: of ``token_ids``, where they were asked for.
         stop_reason: the string or token that ended it, where the server tells.
-        cached_tokens: tokens of the prompt that the server had already.
+        generated_tokens: of the whole answer, where the server tells this instead of ``token_ids``.
     """
 
     text: str = ""
@@ -37,7 +37,7 @@ class Piece:
     finish_reason: FinishReason | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     stop_reason: str | int | None = None
-    cached_tokens: int = 0
+    generated_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ft_core.engine import (
@@ -17,7 +18,7 @@ from ft_core.engine import (
 from ft_core.errors import ModelError, UsageError
 from ft_serve.engines.child.process import State
 from ft_serve.engines.remote.connection import Connection
-from ft_serve.engines.remote.dialect import Dialect, Piece, Wanted
+from ft_serve.engines.remote.dialect import Dialect, Json, Piece, Wanted
 from ft_serve.engines.sampling_values import check_sampling
 from ft_serve.engines.stop_strings import StopStrings
 
@@ -137,19 +138,26 @@ class RemoteEngine:
             self._room(request),
         )
         stop = StopStrings(() if self._dialect.finds_stop_strings else sampling.stop)
-        counts = _Counts(len(request.token_ids))
-        body = self._dialect.body(wanted)
-        events = self._connection.stream(self._server.url + self._dialect.path, body)
-        try:
+        events = self._connection.stream(
+            self._server.url + self._dialect.path, self._dialect.body(wanted)
+        )
+        async with aclosing(self._pieces(events)) as pieces:
+            async for event in _Counts(len(request.token_ids), stop).events(pieces):
+                yield event
+                if event.finish_reason is not None:
+                    return
+        raise ModelError(f"{self._dialect.name} ended the answer without saying why")
+
+    async def _pieces(self, events: AsyncGenerator[Json, None]) -> AsyncGenerator[Piece, None]:
+        """Give what the events of an answer say; up to its end where nothing of interest follows."""
+        ends_with_reason = Capability.TOKENS in self._dialect.capabilities
+        async with aclosing(events):
             async for data in events:
                 piece = self._dialect.read(data)
-                if piece is not None and (event := counts.event(piece, stop)) is not None:
-                    yield event
-                    if event.finish_reason is not None:
+                if piece is not None:
+                    yield piece
+                    if ends_with_reason and piece.finish_reason is not None:
                         return
-        finally:
-            await events.aclose()  # type: ignore[attr-defined]
-        raise ModelError(f"{self._dialect.name} ended the answer without saying why")
 
     async def score(
         self, token_ids: Sequence[Sequence[int]], *, top: int = 0, adapter: str | None = None
@@ -221,32 +229,59 @@ class RemoteEngine:
 
 
 class _Counts:
-    """Turns what a server says into events that count."""
+    """Turns what a server says into events that count.
 
-    def __init__(self, prompt_tokens: int) -> None:
+    Args:
+        prompt_tokens: of the request.
+        stop: finds the stop strings that the server doesn't.
+    """
+
+    def __init__(self, prompt_tokens: int, stop: StopStrings) -> None:
         self._prompt_tokens = prompt_tokens
+        self._stop = stop
         self._generated = 0
 
-    def event(self, piece: Piece, stop: StopStrings) -> GenerationEvent | None:
-        """Return the event, ``None`` if nothing happened."""
-        text, reason, ended_by = stop.push(piece.text), piece.finish_reason, piece.stop_reason
-        if stop.found:
-            reason, ended_by = "stop", stop.found
+    async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[GenerationEvent]:
+        """Give the events; the last one when all is known of it."""
+        last: GenerationEvent | None = None
+        async for piece in pieces:
+            if last is not None:
+                self._count(piece)
+            elif (event := self._event(piece)) is not None:
+                if event.finish_reason is None:
+                    yield event
+                    continue
+                last = event
+                if self._stop.found:
+                    break
+        if last is not None:
+            yield replace(last, generated_tokens=self._generated)
+
+    def _count(self, piece: Piece) -> None:
+        if piece.generated_tokens is not None:
+            self._generated = piece.generated_tokens
+        else:
+            # A server that doesn't tell its tokens sends one at a time, more or less.
+            self._generated += len(piece.token_ids) or bool(piece.text)
+
+    def _event(self, piece: Piece) -> GenerationEvent | None:
+        text, reason = self._stop.push(piece.text), piece.finish_reason
+        ended_by = piece.stop_reason
+        if self._stop.found:
+            reason, ended_by = "stop", self._stop.found
         elif reason is not None:
-            text += stop.finish()
-        tokens = tuple(piece.token_ids)
-        self._generated += len(tokens)
-        if not text and not tokens and reason is None:
+            text += self._stop.finish()
+        self._count(piece)
+        if not text and not piece.token_ids and reason is None:
             return None
         return GenerationEvent(
             text,
-            tokens,
+            tuple(piece.token_ids),
             reason,
             self._prompt_tokens,
             self._generated,
-            piece.cached_tokens,
-            piece.logprobs,
-            ended_by,
+            logprobs=piece.logprobs,
+            stop_reason=ended_by,
         )
 
 

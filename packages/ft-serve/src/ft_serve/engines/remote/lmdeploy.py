@@ -30,7 +30,9 @@ class LmDeploy:
     name: str = "LMDeploy"
     path: str = "/generate"
     finds_stop_strings: bool = False
-    capabilities: frozenset[Capability] = frozenset({Capability.STREAM, Capability.LOGPROBS})
+    capabilities: frozenset[Capability] = frozenset(
+        {Capability.STREAM, Capability.TOKENS, Capability.LOGPROBS}
+    )
 
     def body(self, wanted: Wanted) -> Json:
         """Return the request."""
