@@ -117,6 +117,12 @@ class ChildServer:
                 return
         raise ModelError(self._reason or f"{self.launch.name} is {self._state}")
 
+    def wait_started(self, times: int, timeout: float | None = None) -> None:
+        """Wait until the server was started so many times, or is given up."""
+        with self._changed:
+            ended = (State.DEAD, State.CLOSED)
+            self._changed.wait_for(lambda: self.starts >= times or self._state in ended, timeout)
+
     def close(self) -> None:
         """End the server and wait until it is gone."""
         with self._changed:
@@ -132,6 +138,7 @@ class ChildServer:
                 self._pause(min(60.0, self.launch.back_off * 2 ** (failures - 1)))
                 if self._closing:
                     break
+            self.starts += 1
             self._set(State.STARTING)
             process = self._start()
             try:
@@ -165,7 +172,6 @@ class ChildServer:
     def _start(self) -> subprocess.Popen[bytes]:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.starts += 1
         words = [str(word) for word in self.launch.command(port)]
         with self.launch.log.open("ab") as log:
             log.write(f"$ {' '.join(words)}\n".encode())
