@@ -223,6 +223,7 @@ def write_sidecars(
     chat_template: str | None = None,
     generation_config: GenerationConfig | None = None,
     arguments: Mapping[str, Any] | None = None,
+    processor: Path | None = None,
 ) -> None:
     """Write what belongs beside the weights of a checkpoint.
 
@@ -233,7 +234,12 @@ def write_sidecars(
         generation_config: with the stop tokens of that format.
         arguments: name → value, written as ``sft_args.json``. Paths that exist are made absolute, so that
             the checkpoint works from any directory.
+        processor: the directory whose processor of images, videos and audios is the model's.
     """
+    if processor is not None:
+        from ft_core.media.loading import copy_processor
+
+        copy_processor(processor, directory)
     if tokenizer is not None:
         tokenizer.save(directory, chat_template=chat_template)
     if generation_config is not None:

@@ -117,6 +117,7 @@ class Example:
         label: whether the answer is desirable (KTO).
         tools: functions the assistant may call, as JSON-schema objects.
         images, videos, audios: paths, URLs or data URIs in order of their marks.
+        objects: names and boxes of things in the images, in order of ``<ref-object>`` and ``<bbox>`` in the texts.
         text: raw text for pre-training; then ``messages`` is empty.
         chat_template_kwargs: variables of the chat template for this row, such as ``enable_thinking``.
         source: where the row came from, for messages and reports.
@@ -133,6 +134,7 @@ class Example:
     images: tuple[str, ...] = ()
     videos: tuple[str, ...] = ()
     audios: tuple[str, ...] = ()
+    objects: tuple[Mapping[str, Any], ...] = ()
     text: str | None = None
     source: Source | None = None
     chat_template_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -248,7 +250,7 @@ class Example:
         for key in ("label", "text"):
             if (value := getattr(self, key)) is not None:
                 data[key] = value
-        for key in ("tools", "images", "videos", "audios"):
+        for key in ("tools", "images", "videos", "audios", "objects"):
             if items := getattr(self, key):
                 data[key] = list(items)
         if self.chat_template_kwargs:
@@ -274,6 +276,7 @@ class Example:
             images=tuple(data.get("images", ())),
             videos=tuple(data.get("videos", ())),
             audios=tuple(data.get("audios", ())),
+            objects=tuple(data.get("objects", ())),
             text=data.get("text"),
             chat_template_kwargs=data.get("chat_template_kwargs") or {},
             input_ids=_ids(data.get("input_ids")),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ft_core.arguments import (
     LoadingArguments,
+    MediaArguments,
     ModelArguments,
     QuantizationArguments,
     TemplateArguments,
@@ -24,6 +25,7 @@ from ft_core.arguments import (
 from ft_core.checkpoints import SavedCheckpoint, open_checkpoint
 from ft_core.errors import UsageError
 from ft_core.hub import fetch
+from ft_core.media import MediaLimits, MediaProcessor, MediaTemplate, has_processor
 from ft_core.models.how import How
 from ft_core.models.registry import family_template, find_by_name
 from ft_core.models.remote_code import check_remote_code
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from ft_core.models.devices import Placement
     from ft_core.models.rope import RopeScaling
+    from ft_core.recipe import Recipe
 
 Say = Callable[[str], None]
 
@@ -62,6 +65,7 @@ class Prepared:
         chosen: the chat format and why it was chosen.
         trust_remote_code: whether code of the model's repository may run.
         new_tokens: texts of tokens that the model itself doesn't have.
+        media: the model's processor, if it sees or hears.
     """
 
     source: ModelSource
@@ -71,12 +75,21 @@ class Prepared:
     chosen: ChosenTemplate
     trust_remote_code: bool = False
     new_tokens: tuple[str, ...] = ()
+    media: MediaProcessor | None = None
 
     @property
     def new_token_ids(self) -> tuple[int, ...]:
         """Ids of ``new_tokens``."""
         ids = (self.tokenizer.token_to_id(text) for text in self.new_tokens)
         return tuple(token_id for token_id in ids if token_id is not None)
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """Return a training method whose batches hold what the model sees and hears, if it does."""
+        if self.media is None:
+            return recipe
+        from ft_core.media import MediaRecipe
+
+        return MediaRecipe(recipe, self.media)
 
     @property
     def name(self) -> str:
@@ -229,6 +242,7 @@ def prepare(
     given: Container[str] = (),
     say: Say = to_stderr,
     weights: bool = True,
+    media: MediaArguments | MediaLimits | None = None,
 ) -> Prepared:
     """Resolve and fetch a model, read its tokenizer, choose its chat format.
 
@@ -240,6 +254,7 @@ def prepare(
         given: names of flags a person set.
         say: is told what takes long and what was decided.
         weights: false for work on text alone: neither weights nor code of the model are needed then.
+        media: what is read of images, videos and audios; ``None`` takes the defaults.
 
     Raises:
         UsageError: unknown names, or a repository that loads the model is not given.
@@ -282,8 +297,11 @@ def prepare(
         say(f"{name} has no effect: the chat format doesn't look at it")
     if "tools_prompt" in given and chosen.template.tools_prompt is None:
         say("--tools_prompt has no effect: the chat template has a form of its own for tools")
+    processor = _processor(own, directory, media)
+    if processor is not None:
+        chosen = replace(chosen, template=MediaTemplate(chosen.template, processor))
     return Prepared(
-        source, directory, checkpoint, tokenizer, chosen, model.trust_remote_code, added
+        source, directory, checkpoint, tokenizer, chosen, model.trust_remote_code, added, processor
     )
 
 
@@ -385,6 +403,17 @@ def _has_marks(tokenizer: Tokenizer, template_type: str) -> bool:
         ):
             return False
     return True
+
+
+def _processor(
+    own: Path, directory: Path, media: MediaArguments | MediaLimits | None
+) -> MediaProcessor | None:
+    """Return the processor of a model that sees or hears: the checkpoint's, else the model's."""
+    limits = media.limits() if isinstance(media, MediaArguments) else media
+    for folder in dict.fromkeys((own, directory)):
+        if has_processor(folder):
+            return MediaProcessor(folder, limits)
+    return None
 
 
 def _has_tokenizer(directory: Path) -> bool:

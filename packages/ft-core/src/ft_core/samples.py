@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from ft_core.examples import Source
+
+MediumKind = Literal["image", "video", "audio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """An image, video or audio in a token sequence.
+
+    Attributes:
+        kind: what it is.
+        source: its path, address or data URI.
+        start: index of the first token that stands for it.
+        length: how many tokens stand for it.
+    """
+
+    kind: MediumKind
+    source: str
+    start: int = 0
+    length: int = 0
+
+    @property
+    def end(self) -> int:
+        """Index after its last token."""
+        return self.start + self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +42,12 @@ class Tokens:
         loss_weights: length T; ``loss_weights[i]`` scales the loss of predicting ``input_ids[i]`` from
             the tokens before it, 0 where nothing is learned. Position 0 has no predecessor in its own
             sequence and is never trained.
+        media: what is to be seen or heard in it, in order.
     """
 
     input_ids: Sequence[int]
     loss_weights: Sequence[float]
+    media: tuple[Medium, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -34,7 +61,7 @@ class Tokens:
         """Return the sequence with all its loss weights times a weight."""
         if weight == 1:
             return self
-        return Tokens(self.input_ids, [item * weight for item in self.loss_weights])
+        return replace(self, loss_weights=[item * weight for item in self.loss_weights])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@ Loss weights are kept as runs of equal weights, exactly; a conversation has a fe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ft_core.samples import Dropped, Sample, Tokens
+from ft_core.samples import Dropped, Medium, Sample, Tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,12 +28,14 @@ DTYPES: Mapping[str, str] = {
     "trained": "<i4",
     "sequences": "<i4",
     "rows": "<i8",
+    "media_sizes": "<i4",
+    "media": "<u1",
     "value_samples": "<i8",
     "value_names": "<i4",
     "values": "<f8",
 }
 """The arrays: of tokens (ids); of runs of weights (run_lengths, run_weights); of sequences (lengths in tokens,
-runs, trained tokens); of samples (sequences, rows); of values that travel with samples (whose, names, values)."""
+runs, trained tokens, bytes of what ``media`` says of it as JSON); of samples (sequences, rows); of values that travel with samples (whose, names, values)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,11 @@ class Chunk:
             for index, sample in enumerate(samples)
             for name, value in sample.values.items()
         ]
+        media = [_media_text(sequence) for sequence in sequences]
         arrays = {
             "ids": np.fromiter((i for s in sequences for i in s.input_ids), np.int32),
+            "media_sizes": np.array([len(text) for text in media]),
+            "media": np.frombuffer(b"".join(media), np.uint8),
             **_runs([sequence.loss_weights for sequence in sequences], lengths),
             "lengths": lengths,
             "sequences": np.array([len(sample.sequences) for sample in samples]),
@@ -73,6 +79,17 @@ class Chunk:
             names,
             dropped,
         )
+
+
+def _media_text(tokens: Tokens) -> bytes:
+    if not tokens.media:
+        return b""
+    items = [(item.kind, item.source, item.start, item.length) for item in tokens.media]
+    return json.dumps(items).encode()
+
+
+def _read_media(text: bytes) -> tuple[Medium, ...]:
+    return tuple(Medium(*item) for item in json.loads(text)) if text else ()
 
 
 def _runs(weights: Sequence[Sequence[float]], lengths: Array) -> dict[str, Array]:
@@ -161,6 +178,16 @@ class StoredSamples(Sequence[Sample]):
         """Sequences of each sample."""
         return self._arrays["sequences"]
 
+    def column(self, name: str) -> Array:
+        """Return a value that travels with samples, of each sample; 0 where a sample has none."""
+        import numpy as np
+
+        found = np.zeros(len(self), dtype=np.float64)
+        if name in self._names:
+            own = self._arrays["value_names"] == self._names.index(name)
+            found[self._arrays["value_samples"][own]] = self._arrays["values"][own]
+        return found
+
     @cached_property
     def _sequence_ends(self) -> Array:
         return _ends(self._arrays["sequences"])
@@ -168,6 +195,10 @@ class StoredSamples(Sequence[Sample]):
     @cached_property
     def _token_ends(self) -> Array:
         return _ends(self._arrays["lengths"])
+
+    @cached_property
+    def _media_ends(self) -> Array:
+        return _ends(self._arrays["media_sizes"])
 
     @cached_property
     def _run_ends(self) -> Array:
@@ -194,7 +225,11 @@ class StoredSamples(Sequence[Sample]):
             lengths, self._arrays["run_weights"][first:last].tolist(), strict=True
         ):
             weights += [weight] * length
-        return Tokens(self._arrays["ids"][start:end].tolist(), weights)
+        media: tuple[Medium, ...] = ()
+        if len(self._arrays["media"]):
+            begin, stop = self._media_ends[number : number + 2].tolist()
+            media = _read_media(self._arrays["media"][begin:stop].tobytes())
+        return Tokens(self._arrays["ids"][start:end].tolist(), weights, media)
 
     def _values(self, index: int) -> dict[str, float]:
         owners = self._arrays["value_samples"]

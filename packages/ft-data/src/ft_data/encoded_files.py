@@ -22,7 +22,7 @@ from ft_data.encoded_arrays import DTYPES, Chunk, Numbering, StoredSamples, shif
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 3
+FORMAT = 4
 """Is raised whenever files written before can't be read any more."""
 
 _FACTS, _DROPPED = "facts.json", "dropped.jsonl"

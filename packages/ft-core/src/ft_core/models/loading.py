@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ft_core.checkpoints import SavedCheckpoint, open_checkpoint
 from ft_core.errors import ModelError
 from ft_core.hub import fetch
 from ft_core.hub.cache import Report, report_to_stderr
+from ft_core.models.classes import auto_class
 from ft_core.models.devices import Placement, check_modules
 from ft_core.models.modules import linear_names
 from ft_core.models.quantization import Quantization, quiet_bitsandbytes, read_stored
@@ -83,7 +84,7 @@ def load_model(
     quiet_bitsandbytes()
     transformers_logging.disable_progress_bar()  # a command has a progress line of its own
     try:
-        loaded, info = AutoModelForCausalLM.from_pretrained(
+        loaded, info = auto_class(config).from_pretrained(
             directory,
             config=config,
             dtype=dtype,
@@ -214,7 +215,7 @@ def _check_structure(
 ) -> None:
     """Refuse what names modules that the model doesn't have, before its weights are read."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
+        model = auto_class(config).from_config(
             copy.deepcopy(config), trust_remote_code=trust_remote_code
         )
     if placement is not None:

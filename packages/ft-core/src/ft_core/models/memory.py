@@ -14,6 +14,7 @@ import psutil
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ft_core.models.classes import auto_class
 from ft_core.models.modules import linear_names
 from ft_core.models.remote_code import check_remote_code
 
@@ -198,14 +199,14 @@ def meta_model(
     Raises:
         ModelError: it needs code of its own and ``trust_remote_code`` is false.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     check_remote_code(directory, str(directory), trusted=trust_remote_code)
     config = AutoConfig.from_pretrained(
         directory, local_files_only=True, trust_remote_code=trust_remote_code
     )
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = auto_class(config).from_config(
             config, dtype=dtype, trust_remote_code=trust_remote_code
         )
     return model

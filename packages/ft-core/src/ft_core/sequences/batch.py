@@ -26,7 +26,8 @@ def join(tokens: Sequence[Tokens]) -> Batch:
         ``cu_seqlens`` [D + 1], where documents begin, and T; ``targets`` [N], the indices in the row
         whose logits are needed (the predecessor of each trained token); ``labels`` [N], the trained
         tokens; ``weights`` [N], their loss weights; ``documents`` [N], the document of each. There is
-        no attention mask: the positions tell documents apart.
+        no attention mask: the positions tell documents apart. Where a document has media, ``media`` is
+        the list of each document's.
 
     Raises:
         ValueError: there are no documents, or one is empty.
@@ -52,7 +53,9 @@ def join(tokens: Sequence[Tokens]) -> Batch:
         ids.extend(input_ids)
         positions.extend(range(len(input_ids)))
         starts.append(len(ids))
+    media = [document.media for document in tokens]
     return {
+        **({"media": media} if any(media) else {}),
         "input_ids": torch.tensor([ids], dtype=torch.long),
         "position_ids": torch.tensor([positions], dtype=torch.long),
         "cu_seqlens": torch.tensor(starts, dtype=torch.long),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from ft_core.errors import ModelError
 from ft_core.sequences.batch import to_padded
 from ft_core.sequences.isolation import Layout, language_model, layout_for
 
@@ -19,22 +18,14 @@ if TYPE_CHECKING:
 def token_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Return the logits [N, V] that predict ``batch["labels"]``, by one call of the whole model.
 
-    Several documents in one row are padded first for a model that would mix them.
+    Several documents in one row are padded first for a model that would mix them. A model that can't give logits at
+    chosen positions gives all, and the others are thrown away.
 
     Args:
         model: a causal language model, possibly wrapped.
         batch: what ``ft_core.sequences.join`` or ``pad`` made, on the model's device, or a slice of it that
             ``split`` made.
-
-    Raises:
-        ModelError: the model can't give logits at chosen positions.
     """
-    inner = language_model(model)
-    if "logits_to_keep" not in inspect.signature(inner.forward).parameters:
-        raise ModelError(
-            f"{type(inner).__name__} can't compute logits at chosen positions (its forward has no "
-            "logits_to_keep); use a causal language model of transformers 5 or later"
-        )
     alone = len(batch["cu_seqlens"]) == 2 or "attention" in batch
     if not alone and "attention_mask" not in batch and layout_for(model) is Layout.PADDED:
         batch = to_padded(batch)
@@ -42,18 +33,22 @@ def token_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         "input_ids": batch["input_ids"],
         "position_ids": batch["position_ids"],
         **batch.get("attention", {}),
+        **batch.get("features", {}),
     }
+    if inputs["position_ids"] is None:  # the model works them out of what it sees
+        del inputs["position_ids"]
     targets = batch["targets"]
+    chooses = "logits_to_keep" in inspect.signature(language_model(model).forward).parameters
     if "attention_mask" not in batch:
-        output = model(**inputs, use_cache=False, logits_to_keep=targets)
-        logits: torch.Tensor = output.logits[0]
-        return logits
+        chosen = {"logits_to_keep": targets} if chooses else {}
+        logits: torch.Tensor = model(**inputs, use_cache=False, **chosen).logits[0]
+        return logits if chooses else logits[targets]
     row, place = targets // batch["input_ids"].shape[1], targets % batch["input_ids"].shape[1]
     keep, index = place.unique(return_inverse=True)
     inputs["attention_mask"] = batch["attention_mask"]
-    output = model(**inputs, use_cache=False, logits_to_keep=keep)
-    picked: torch.Tensor = output.logits[row, index]
-    return picked
+    chosen = {"logits_to_keep": keep} if chooses else {}
+    logits = model(**inputs, use_cache=False, **chosen).logits
+    return logits[row, index if chooses else place]
 
 
 def pick_logprobs(

@@ -11,9 +11,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ft_core.samples import Tokens
+from ft_core.samples import Medium, Tokens
 from ft_core.templates.special import SpecialTokens
 from ft_core.templates.template import Segment
 from ft_core.tokenizer import Tokenizer
@@ -48,6 +48,7 @@ class _Literal:
 
     ids: tuple[int, ...]
     weight: float
+    medium: Medium | None = None
 
 
 @dataclass(slots=True)
@@ -70,11 +71,13 @@ class _Plan:
             self.continues = True
         self.texts, self.remember = [], True
 
-    def put_ids(self, ids: tuple[int, ...], weight: float, *, written: bool) -> None:
+    def put_ids(
+        self, ids: tuple[int, ...], weight: float, *, written: bool, medium: Medium | None = None
+    ) -> None:
         self.cut()
         # A BOS that the format doesn't spell out is one that the tokenizer puts before "the start".
         starts = not written and not self.entries and ids == (self.bos,)
-        self.entries.append(_Literal(ids, weight))
+        self.entries.append(_Literal(ids, weight, medium))
         self.continues = not (starts or self.section_prefix)
 
     def put_text(self, text: str, weight: float, *, remember: bool) -> None:
@@ -127,7 +130,9 @@ class SegmentEncoder:
                 plan.cut()
                 generating = not generating
             if segment.token_ids is not None:
-                plan.put_ids(segment.token_ids, segment.weight, written=False)
+                plan.put_ids(
+                    segment.token_ids, segment.weight, written=False, medium=segment.medium
+                )
             elif segment.kind == "format":
                 for piece in self._split(segment.text):
                     if isinstance(piece, int):
@@ -178,8 +183,11 @@ class SegmentEncoder:
     def _tokens(self, entries: Sequence[_Run | _Literal], ids: dict[_Key, list[int]]) -> Tokens:
         input_ids: list[int] = []
         weights: list[float] = []
+        media: list[Medium] = []
         for entry in entries:
             if isinstance(entry, _Literal):
+                if entry.medium is not None:
+                    media.append(replace(entry.medium, start=len(input_ids)))
                 input_ids += entry.ids
                 weights += [entry.weight] * len(entry.ids)
                 continue
@@ -191,7 +199,7 @@ class SegmentEncoder:
                 weights += self._spread(entry, len(encoded))
         if weights:
             weights[0] = 0.0
-        return Tokens(input_ids, weights)
+        return Tokens(input_ids, weights, tuple(media))
 
     def _spread(self, run: _Run, count: int) -> list[float]:
         """Give each token of a run the weight of the text it begins in.

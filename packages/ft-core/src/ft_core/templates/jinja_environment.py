@@ -15,6 +15,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ft_core.errors import DataError, ModelError
+from ft_core.templates.sentinels import SENTINEL, meaning
 
 _REASONING = re.compile(r"\breasoning_content\b|(?<=\.)thinking\b|(?<=['\"])thinking(?=['\"])")
 
@@ -66,6 +67,7 @@ class ChatTemplate:
         self._variables = dict(variables)
         self._reasoning = _REASONING.search(source)
         self.takes_parts = False
+        self._takes_media: dict[str, bool] = {}
         self.arguments_as_text = False
         self.short_ids = False
 
@@ -101,16 +103,46 @@ class ChatTemplate:
                 rule="template_refuses",
             ) from error
 
+    def takes_media(self, kind: str) -> bool:
+        """Whether the template writes something for a part of this kind (``image``, ``video``, ``audio``)."""
+        if kind not in self._takes_media:
+            text = {"type": "text", "text": "Szqxtext"}
+            with_medium = [{"role": "user", "content": [{"type": kind}, text]}]
+            without = [{"role": "user", "content": [text]}]
+            try:
+                written = self._template.render(messages=with_medium, **self._variables)
+                plain = self._template.render(messages=without, **self._variables)
+            except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError):
+                written = plain = ""
+            # One that only knows texts may write the list out as it is.
+            self._takes_media[kind] = written != plain and "'type'" not in written
+        return self._takes_media[kind]
+
     def _handed_over(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if self.takes_parts:
-            messages = [_with_parts(message) for message in messages]
+        messages = [self._with_parts(message) for message in messages]
         if self.arguments_as_text:
             messages = [_with_text_arguments(message) for message in messages]
         return _with_short_ids(messages) if self.short_ids else messages
 
-
-def _with_parts(message: dict[str, Any]) -> dict[str, Any]:
-    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+    def _with_parts(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return a message with its content as a list of parts, where the template wants it or there are media."""
+        content = message.get("content")
+        if not isinstance(content, str) or content.isascii() or not SENTINEL.search(content):
+            parts = [{"type": "text", "text": content}]
+            return {**message, "content": parts} if self.takes_parts else message
+        made: list[dict[str, Any]] = []
+        for piece in re.split(f"({SENTINEL.pattern})", content):
+            kind = meaning(piece)[0] if SENTINEL.fullmatch(piece) else "text"
+            if kind in ("text", "token") or not self.takes_media(kind):
+                if made and made[-1]["type"] == "text":
+                    made[-1]["text"] += piece
+                elif piece:
+                    made.append({"type": "text", "text": piece})
+            else:
+                made.append({"type": kind})
+        if all(part["type"] == "text" for part in made) and not self.takes_parts:
+            return message
+        return {**message, "content": made}
 
 
 def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:

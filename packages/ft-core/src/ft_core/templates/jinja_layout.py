@@ -13,6 +13,7 @@ from ft_core.examples import Role
 from ft_core.templates.conversation import Parts, fail, weigh_parts
 from ft_core.templates.jinja_environment import ChatTemplate
 from ft_core.templates.jinja_habits import Habits
+from ft_core.templates.sentinels import SENTINEL
 from ft_core.templates.special import STAND_IN, Disguise, SpecialTokens
 from ft_core.templates.template import Segment
 
@@ -230,9 +231,10 @@ class Conversation:
         """
         contents: list[tuple[str, Role, int]] = []
         for index, message in enumerate(self._messages[first:end], start=first):
-            content = str(message["content"]).strip()
-            if content and content in text:
-                contents.append((content, self._speakers[index], index))
+            for piece in SENTINEL.split(str(message["content"])):  # media stand between texts
+                content = piece.strip()
+                if content and content in text:
+                    contents.append((content, self._speakers[index], index))
         segments: list[Segment] = []
         pending = ""
         for piece, is_special in self._special.cut(text):

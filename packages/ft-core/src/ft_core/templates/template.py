@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from ft_core.examples import Example, Message, Role
-from ft_core.samples import Tokens
+from ft_core.samples import Medium, Tokens
 from ft_core.tokenizer import Tokenizer
 
 SegmentKind = Literal["format", "content", "generation"]
@@ -29,6 +29,7 @@ class Segment:
         turn: number of the round or message it belongs to; it grows along a conversation and means the
             same in all samples of a row. ``None`` before the first.
         ends: it ends an answer (its end of turn).
+        medium: the image, video or audio that ``token_ids`` stand for; its ``start`` is not known yet.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Segment:
     token_ids: tuple[int, ...] | None = None
     turn: int | None = None
     ends: bool = False
+    medium: Medium | None = None
 
 
 @runtime_checkable

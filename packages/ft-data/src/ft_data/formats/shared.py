@@ -45,8 +45,24 @@ def example(messages: Sequence[Message], row: Row, source: Source, **fields: Any
         images=_media(row, "images", files, source),
         videos=_media(row, "videos", files, source),
         audios=_media(row, "audios", files, source),
+        objects=_objects(row, source),
         **fields,
     )
+
+
+def _objects(row: Row, source: Source) -> tuple[Mapping[str, Any], ...]:
+    """Return the names and boxes of things in images: a list of objects, also as text.
+
+    Only a value whose items have a caption or a box is meant so; other columns of that name are the source's own.
+    """
+    value = row.get("objects")
+    value = parse_nested(value) if isinstance(value, str) else value
+    items = [value] if isinstance(value, Mapping) else value
+    if not isinstance(items, (list, tuple)) or not all(
+        isinstance(item, Mapping) and ("bbox" in item or "caption" in item) for item in items
+    ):
+        return ()
+    return tuple({str(key): v for key, v in item.items() if v is not None} for item in items)
 
 
 def row_weight(row: Row, source: Source) -> float:

@@ -6,9 +6,10 @@ import copy
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ft_core.errors import ModelError, UsageError
+from ft_core.models.classes import auto_class
 from ft_core.models.groups import module_groups
 from ft_core.models.linear import is_linear
 from ft_core.tuners.llamapro.settings import LlamaProSettings
@@ -121,7 +122,7 @@ def _extend(config: Any, order: list[int]) -> None:
 def _check_loadable(model: PreTrainedModel) -> None:
     """Refuse a model whose configuration builds other layers, such as dense ones where there are experts."""
     with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(copy.deepcopy(model.config))
+        built = auto_class(model.config).from_config(copy.deepcopy(model.config))
     ours = {name: value.shape for name, value in model.state_dict().items()}
     theirs = {name: value.shape for name, value in built.state_dict().items()}
     if ours != theirs:
