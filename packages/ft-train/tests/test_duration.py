@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ft_core.testing import tiny_model

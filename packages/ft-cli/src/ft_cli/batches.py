@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import ft_data
 from ft_core.arguments import ModelArguments, TemplateArguments
 from ft_core.command import Invocation
-from ft_core.errors import UsageError
 from ft_core.prepare import Say
 from ft_data.arguments import EncodingArguments
 from ft_data.batch_arguments import BatchArguments
@@ -83,14 +82,9 @@ def _groups(
 ) -> list[list[int]] | None:
     arguments = invocation.get(BatchArguments)
     if arguments.max_tokens_per_batch is not None:
-        _check_tokens_per_batch(invocation)
         seed = invocation.get(ModelArguments).seed
         return ft_data.batch_by_tokens(lengths, arguments.max_tokens_per_batch, seed=seed)
     if not invocation.get(EncodingArguments).packing:
-        if arguments.packing_window is not None:
-            raise UsageError(
-                f"--packing_window {arguments.packing_window} is for packs; add --packing true, or leave it out"
-            )
         return None
     room = pack_length(invocation) * max(int(samples.sequences.max(initial=1)), 1)
     groups = ft_data.pack(lengths, room, window=arguments.packing_window)
@@ -104,25 +98,5 @@ def _groups(
 
 
 def pack_length(invocation: Invocation) -> int:
-    """Return the tokens of a pack for each sequence of a sample: a preference has two.
-
-    Raises:
-        UsageError: there is no bound.
-    """
-    max_length = invocation.get(TemplateArguments).max_length
-    if max_length == -1:
-        raise UsageError("--packing needs a --max_length other than -1: the length of a pack")
-    return max_length
-
-
-def _check_tokens_per_batch(invocation: Invocation) -> None:
-    tokens = invocation.get(BatchArguments).max_tokens_per_batch
-    if invocation.get(EncodingArguments).packing:
-        raise UsageError(
-            f"--max_tokens_per_batch {tokens} and --packing both fill batches with tokens; drop one of them"
-        )
-    for name in ("batch_size", "eval_batch_size"):
-        if invocation.given(name):
-            raise UsageError(
-                f"--max_tokens_per_batch {tokens} says how many rows a forward pass has; leave --{name} out"
-            )
+    """Return the tokens of a pack for each sequence of a sample: a preference has two."""
+    return invocation.get(TemplateArguments).max_length

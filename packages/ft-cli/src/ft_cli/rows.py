@@ -225,19 +225,13 @@ def _stream_names(stream: EncodedStream) -> tuple[str, ...]:
 def _is_lazy(invocation: Invocation) -> bool:
     """Whether rows are encoded while training; what needs their lengths before decides against it."""
     encoding, batches = invocation.get(EncodingArguments), invocation.get(BatchArguments)
-    needs = {
-        "packing": encoding.packing,
-        "group_by_length": batches.group_by_length,
-        "max_tokens_per_batch": batches.max_tokens_per_batch is not None,
-        "test_oom_error": batches.test_oom_error,
-    }
-    wanted = [name for name, value in needs.items() if value]
-    if wanted and encoding.lazy_tokenize and invocation.given("lazy_tokenize"):
-        raise UsageError(
-            f"--{wanted[0]} needs the length of every row before training, --lazy_tokenize true finds it out "
-            "during training; drop one of them"
-        )
-    return bool(encoding.lazy_tokenize) and not wanted
+    needs = (
+        encoding.packing,
+        batches.group_by_length,
+        batches.max_tokens_per_batch is not None,
+        batches.test_oom_error,
+    )
+    return bool(encoding.lazy_tokenize) and not any(needs)
 
 
 def _encode(

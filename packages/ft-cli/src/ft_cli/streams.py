@@ -10,11 +10,10 @@ from ft_core.errors import UsageError
 from ft_core.prepare import Say
 from ft_core.recipe import Recipe
 from ft_core.templates.template import Template
-from ft_data.arguments import DataArguments, EncodingArguments, MixArguments
-from ft_data.batch_arguments import BatchArguments, StreamArguments
+from ft_data.arguments import DataArguments, EncodingArguments
+from ft_data.batch_arguments import StreamArguments
 from ft_data.given import identity_of, register_given
 from ft_data.streaming import EncodedStream
-from ft_train.arguments import TrainingArguments
 
 
 def open_stream(
@@ -26,7 +25,6 @@ def open_stream(
         UsageError: a flag can't work with streaming.
         FtError: as ``ft_data.stream``.
     """
-    check_streaming(invocation)
     data, arguments = invocation.get(DataArguments), invocation.get(StreamArguments)
     register_given(data)
     sources = ft_data.parse_sources(data.sources())
@@ -62,44 +60,3 @@ def validation_rows(invocation: Invocation) -> ft_data.Rows:
         check=data.check_dataset_strategy,
         identity=identity_of(data),
     )
-
-
-def check_streaming(invocation: Invocation) -> None:
-    """Refuse what needs all rows before training.
-
-    Raises:
-        UsageError: naming the flag and the remedy.
-    """
-    if invocation.get(TrainingArguments).max_steps <= 0:
-        raise UsageError(
-            "--streaming needs --max_steps: how many rows a stream has is not known, so epochs can't end the run"
-        )
-    data, encoding = invocation.get(DataArguments), invocation.get(EncodingArguments)
-    batches = invocation.get(BatchArguments)
-    needs_all = {
-        "dataset_test_ratio": data.dataset_test_ratio > 0,
-        "lazy_tokenize": bool(encoding.lazy_tokenize),
-        "preprocess_num_proc": encoding.preprocess_num_proc > 1,
-        "train_dataset_sample": data.train_dataset_sample != -1,
-        "val_dataset_sample": data.val_dataset_sample is not None,
-        "train_dataset_mix_ratio": invocation.get(MixArguments).train_dataset_mix_ratio > 0,
-        "packing_window": batches.packing_window is not None,
-        "group_by_length": batches.group_by_length,
-        "max_tokens_per_batch": batches.max_tokens_per_batch is not None,
-        "test_oom_error": batches.test_oom_error,
-    }
-    instead = {
-        "dataset_test_ratio": "evaluate with --val_dataset",
-        "lazy_tokenize": "rows are encoded when they come anyway",
-        "preprocess_num_proc": "use --dataloader_num_workers",
-        "train_dataset_sample": "write --dataset NAME#N",
-        "val_dataset_sample": "write --val_dataset NAME#N",
-        "train_dataset_mix_ratio": "name the rows in --dataset, with --interleave_prob",
-        "packing_window": "use --shuffle_buffer_size",
-    }
-    for name, used in needs_all.items():
-        if used and invocation.given(name):
-            raise UsageError(
-                f"--{name} needs all rows before training, which --streaming doesn't have; "
-                f"{instead.get(name, 'drop one of them')}"
-            )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ft_core.command import Invocation
 from ft_core.errors import UsageError
 from ft_core.tuners.lora.settings import needs_rows, takes_from_weights
+from ft_train.distributed.deepspeed_config import read_deepspeed, stage_of
 
 Values = Mapping[str, Any]
 """The value of each flag of a command."""
@@ -26,12 +27,14 @@ class Exclusion:
         first, second: the flags; a command that lacks one isn't concerned.
         broken: whether the values of a command break the rule.
         remedy: why, and what to do.
+        given: the rule counts only where a person gave the first flag.
     """
 
     first: str
     second: str
     broken: Callable[[Values], bool]
     remedy: str
+    given: bool = False
 
 
 def _needs(flag: str, kinds: Collection[str]) -> Callable[[Values], bool]:
@@ -51,6 +54,40 @@ def _alone(first: str, second: str) -> Callable[[Values], bool]:
 
 def _other_optimizer(flag: str) -> Callable[[Values], bool]:
     return lambda values: bool(values[flag]) and not values["optim"].startswith("adamw_torch")
+
+
+ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+"""Optimizers that work on single numbers, so that they can work on parts of matrices."""
+
+
+def _with_slices(flag: str) -> Callable[[Values], bool]:
+    """Break where a flag is used and each process holds a slice of a sequence."""
+    return lambda values: bool(values[flag]) and values["sequence_parallel_size"] > 1
+
+
+def _not_divided(
+    flag: str, used: Callable[[Values], bool], remedy: str
+) -> tuple[Exclusion, Exclusion]:
+    """Refuse what DeepSpeed or FSDP2 would take the gradients away from."""
+    return (
+        Exclusion(flag, "deepspeed", lambda v: used(v) and v["deepspeed"] is not None, remedy),
+        Exclusion(flag, "fsdp", lambda v: used(v) and bool(v["fsdp"]), remedy),
+    )
+
+
+def _not_whole(
+    flag: str, used: Callable[[Values], bool], remedy: str, *, given: bool = False
+) -> tuple[Exclusion, Exclusion]:
+    """Refuse what needs a whole model in each process."""
+
+    def zero3(values: Values) -> bool:
+        config = values["deepspeed"]
+        return used(values) and config is not None and stage_of(read_deepspeed(config)) == 3
+
+    return (
+        Exclusion(flag, "deepspeed", zero3, remedy, given),
+        Exclusion(flag, "fsdp", lambda v: used(v) and bool(v["fsdp"]), remedy, given),
+    )
 
 
 EXCLUSIONS: tuple[Exclusion, ...] = (
@@ -168,6 +205,76 @@ EXCLUSIONS: tuple[Exclusion, ...] = (
         "the importance of ranks is not kept; give --resume_only_model true to start a new run with the weights",
     ),
     Exclusion(
+        *("deepspeed", "fsdp"),
+        _both("deepspeed", "fsdp"),
+        "both divide the model over processes; leave one of them out",
+    ),
+    *_not_divided(
+        "sft_type",
+        lambda values: values["sft_type"] == "adalora",
+        "AdaLoRA looks at whole gradients to share out ranks; leave it out, processes of DDP can",
+    ),
+    *_not_divided(
+        "lisa_activated_layers",
+        lambda values: bool(values["lisa_activated_layers"]),
+        "LISA frees the optimizer's memory of frozen layers by itself, in one process; leave one of them out",
+    ),
+    *_not_divided(
+        "use_galore",
+        lambda values: bool(values["use_galore"]),
+        "GaLore projects whole matrices, and no process holds their gradients; leave one of them out",
+    ),
+    *_not_divided(
+        "optim",
+        lambda values: values["optim"] not in ELEMENTWISE,
+        f"it needs whole matrices, and no process holds them; use one of {', '.join(ELEMENTWISE)}",
+    ),
+    *_not_whole(
+        "quantization_bit",
+        lambda values: bool(values["quantization_bit"]),
+        "packed weights can't be divided; use --deepspeed default-zero2, which divides the optimizer",
+    ),
+    *_not_whole(
+        "predict_with_generate",
+        lambda values: bool(values["predict_with_generate"]),
+        "no process holds the whole model to answer with; run `ft infer` on the checkpoints",
+    ),
+    *_not_whole(
+        "load_best_model_at_end",
+        lambda values: bool(values["load_best_model_at_end"]),
+        "no process holds the whole model; the best checkpoint is on disk in any case",
+    ),
+    *_not_whole(
+        "sample_answers",
+        lambda values: bool(values["sample_answers"]),
+        "no process holds the whole model to answer with; leave it out",
+        given=True,
+    ),
+    Exclusion(
+        *("save_on_each_node", "fsdp"),
+        _both("save_on_each_node", "fsdp"),
+        "the parts of FSDP2's optimizer are read back by all processes; write to a disk that all nodes share",
+    ),
+    Exclusion(
+        *("neftune_noise_alpha", "sequence_parallel_size"),
+        _with_slices("neftune_noise_alpha"),
+        "the noise depends on the length of a document, of which a process sees a slice; leave one of them out",
+    ),
+    Exclusion(
+        *("sft_type", "sequence_parallel_size"),
+        lambda values: (
+            values["sequence_parallel_size"] > 1 and values["sft_type"] in ("longlora", "adalora")
+        ),
+        "LongLoRA has an attention of its own, and AdaLoRA's penalty isn't divided; use --sft_type lora",
+    ),
+    Exclusion(
+        *("acc_strategy", "sequence_parallel_size"),
+        lambda values: (
+            values["sequence_parallel_size"] > 1 and values["acc_strategy"] == "sentence"
+        ),
+        "a process sees a slice of each sentence; use --acc_strategy token",
+    ),
+    Exclusion(
         *("boft_block_size", "boft_block_num"),
         lambda values: values["boft_block_num"] > 0 and values["boft_block_size"] not in (0, 4),
         "one follows from the other; leave one of them out",
@@ -227,19 +334,24 @@ CONDITIONS: tuple[Condition, ...] = (
     _with("galore_proj_quant", "galore_proj_bits", "galore_proj_group_size"),
     _with("lisa_activated_layers", "lisa_step_interval"),
     _with("neftune_noise_alpha", "neftune_backend"),
+    _with("fsdp", "fsdp_config"),
 )
 """Flags that are told to have no effect where their condition doesn't hold."""
 
 
-def check_rules(invocation: Invocation) -> None:
+def check_rules(invocation: Invocation, rules: Sequence[Exclusion] = EXCLUSIONS) -> None:
     """Refuse a command whose flags exclude each other.
 
     Raises:
         UsageError: with both flags, their values and the remedy.
     """
     values = {name: item.value for name, item in invocation.values.items()}
-    for rule in EXCLUSIONS:
-        if rule.first in values and rule.second in values and rule.broken(values):
+    for rule in rules:
+        if rule.first not in values or rule.second not in values:
+            continue
+        if rule.given and not invocation.given(rule.first):
+            continue
+        if rule.broken(values):
             pair = " and ".join(
                 f"--{name} {_shown(values[name])}" for name in (rule.first, rule.second)
             )
