@@ -11,6 +11,10 @@ TABLE = {
     "pt": Entry("Continue pre-training a model on plain text.", "ft_cli.commands.sft:PT"),
     "infer": Entry("Answer a dataset, or chat in the terminal.", "ft_cli.commands.infer:COMMAND"),
     "app-ui": Entry("Chat with a model in the browser.", "ft_cli.commands.app_ui:COMMAND"),
+    "web-ui": Entry(
+        "Train, evaluate, export and serve models in the browser.",
+        "ft_cli.commands.web_ui:COMMAND",
+    ),
     "merge-lora": Entry(
         "Fold an adapter into its base model.", "ft_cli.commands.merge_lora:COMMAND"
     ),

@@ -45,7 +45,7 @@ class RunRecord:
         status: Status = self.data["status"]
         if status == "running" and self.data.get("host") == socket.gethostname():
             pid, started = self.data["pid"], self.data["pid_start"]
-            if _process_start(pid) != started:
+            if process_start(pid) != started:
                 return "lost"
         return status
 
@@ -99,8 +99,9 @@ class Run:
             "status": "running",
             "created": datetime.now().astimezone().isoformat(timespec="seconds"),
             "host": socket.gethostname(),
+            "cwd": str(Path.cwd()),
             "pid": os.getpid(),
-            "pid_start": _process_start(os.getpid()),
+            "pid_start": process_start(os.getpid()),
             "metrics": "logging.jsonl",
         }
         run._write()
@@ -212,10 +213,12 @@ def write_json(path: Path, data: Any) -> None:
         raise FtError(f"{path}: can't be written ({error.strerror or error})") from error
 
 
-def _process_start(pid: int) -> float | None:
-    """Return when a process started, in clock ticks since boot; ``None`` if there is no such process."""
+def process_start(pid: int) -> float | None:
+    """Return when a process started, in clock ticks since boot; ``None`` if there is none, or it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
-    return float(fields[19])
+    return (
+        None if fields[0] == "Z" else float(fields[19])
+    )  # Z: ended, its parent hasn't noticed yet

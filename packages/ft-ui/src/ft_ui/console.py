@@ -8,6 +8,7 @@ from ft_core.command import Entry, run_commands
 
 TABLE = {
     "export": Entry("Make rows to train on from saved conversations.", "ft_ui.export:COMMAND"),
+    "studio": Entry("Show the runs of a directory in the browser.", "ft_ui.studio_command:STUDIO"),
 }
 
 
