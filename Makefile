@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 JOBS ?= $(shell python3 -c 'import os; print(min(os.cpu_count() or 1, 8))')
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test quick slow lint types format bench build accept clean
+.PHONY: help setup demo test quick slow lint types format bench build accept clean test-vllm setup-lmdeploy test-lmdeploy
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,16 @@ bench: setup ## Import times, encoding and training against peers, as ratios.
 
 accept: setup ## The long acceptance run: the main commands on the real model and real rows.
 	$(PYTEST) -m accept -q tests/accept
+
+test-vllm: setup ## Answer with a real vLLM (its CPU build without a GPU) in .venv-vllm.
+	bash scripts/engine_environment.sh vllm .venv-vllm
+	FT_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(PYTEST) -m accept -q packages/ft-serve/tests/test_real_vllm.py
+
+setup-lmdeploy: setup ## Make .venv-lmdeploy, for --engine_python.
+	bash scripts/engine_environment.sh lmdeploy .venv-lmdeploy
+
+test-lmdeploy: setup-lmdeploy ## Read our words with LMDeploy's own parser; it refuses to run without a GPU.
+	FT_LMDEPLOY_PYTHON=$(CURDIR)/.venv-lmdeploy/bin/python $(PYTEST) -m accept -q packages/ft-serve/tests/test_real_lmdeploy.py
 
 build: setup ## Wheels and sdists of all packages in dist/.
 	$(BIN)/uv build --all-packages --out-dir dist --quiet

@@ -28,6 +28,10 @@ from ft_serve.engines.remote.lmdeploy import LmDeploy
 KEY = "FT_ENGINE_KEY"
 """Environment variable with the key of the server at ``engine_url``."""
 
+CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"
+MOST_CPU_CACHE = 4
+"""GiB."""
+
 TELL_WITHIN = 30.0
 """Seconds for a server that is ready to say what it offers."""
 
@@ -115,9 +119,23 @@ def open_remote(invocation: Invocation, prepared: Prepared, *, say: Say) -> Remo
 
 def _launch(invocation: Invocation, backend: Backend, model: Model, key: str, log: Path) -> Launch:
     python = "" if backend.library is None else backend.library.python
-    if backend.name == "vllm":
-        return vllm_launch(python, model, invocation.get(VllmArguments), key=key, log=log)
-    return lmdeploy_launch(python, model, invocation.get(LmdeployArguments), key=key, log=log)
+    if backend.name == "lmdeploy":
+        return lmdeploy_launch(python, model, invocation.get(LmdeployArguments), key=key, log=log)
+    on_cpu = backend.library is not None and backend.library.for_cpu
+    environment = {}
+    if on_cpu and not invocation.given("gpu_memory_utilization"):
+        environment = _cpu_cache()
+    return vllm_launch(
+        python, model, invocation.get(VllmArguments), key=key, log=log, environment=environment
+    )
+
+
+def _cpu_cache() -> dict[str, str]:
+    """Bound what vLLM takes for keys and values on a CPU: its own default is nine tenths of all memory."""
+    if CPU_CACHE in os.environ:
+        return {}
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2**30
+    return {CPU_CACHE: str(max(1, min(MOST_CPU_CACHE, free // 4)))}
 
 
 def _models(url: str, name: str, key: str | None) -> Mapping[str, object]:

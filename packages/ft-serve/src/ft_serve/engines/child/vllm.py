@@ -45,7 +45,13 @@ class Model:
 
 
 def vllm_launch(
-    python: str, model: Model, arguments: VllmArguments, *, key: str, log: Path
+    python: str,
+    model: Model,
+    arguments: VllmArguments,
+    *,
+    key: str,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
 ) -> Launch:
     """Return how vLLM is started.
 
@@ -55,6 +61,7 @@ def vllm_launch(
         arguments: how.
         key: what requests must bring; handed over where no other user sees it.
         log: file for its output.
+        environment: further variables for it.
 
     Raises:
         UsageError: vLLM can't take one of the adapters.
@@ -68,6 +75,7 @@ def vllm_launch(
             "VLLM_API_KEY": key,
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
+            **(environment or {}),
         },
     )
 
