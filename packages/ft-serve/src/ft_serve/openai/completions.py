@@ -140,6 +140,7 @@ class _Text:
 
     pieces: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
     top: list[dict[str, float] | None] = field(default_factory=list)
     last: GenerationEvent | None = None
@@ -206,7 +207,8 @@ class _Writer:
             return
         scores = self._scores[number]
         for place, token in enumerate(prompt.token_ids):
-            choice.tokens.append(self._texts.text(token))
+            choice.tokens.append(self._texts.label(token))
+            choice.lengths.append(len(self._texts.text(token)))
             if place == 0:
                 choice.logprobs.append(None)
                 choice.top.append(None)
@@ -221,19 +223,21 @@ class _Writer:
         choice.last = event
         choice.pieces.append(event.text)
         for token in event.logprobs:
-            choice.tokens.append(self._texts.text(token.token_id))
+            choice.tokens.append(self._texts.label(token.token_id))
+            choice.lengths.append(len(self._texts.text(token.token_id)))
             choice.logprobs.append(finite(token.logprob))
             choice.top.append(self._top(token.token_id, token.logprob, token.top))
 
     def _top(
         self, token: int, logprob: float, likeliest: Sequence[tuple[int, float]]
     ) -> dict[str, float]:
-        """Return the likeliest tokens; where two read the same, the likelier one, but always the chosen one."""
+        """Return the likeliest tokens and the chosen one; of those that read the same the likelier one."""
         most = self._plan.logprobs or 0
         found: dict[str, float] = {}
         for token_id, value in likeliest[:most]:
-            found.setdefault(self._texts.text(token_id), finite(value))
-        return {**found, self._texts.text(token): finite(logprob)}
+            found.setdefault(self._texts.label(token_id), finite(value))
+        found.setdefault(self._texts.label(token), finite(logprob))
+        return found
 
     def _chunk(self, index: int) -> bytes:
         """Return what is new of a choice as an event, and forget it."""
@@ -260,9 +264,9 @@ class _Writer:
             return None
         choice = self._choices[index]
         offsets = []
-        for token in choice.tokens:
+        for length in choice.lengths:
             offsets.append(self._offsets[index])
-            self._offsets[index] += len(token)
+            self._offsets[index] += length
         return CompletionLogprobs(
             tokens=choice.tokens,
             token_logprobs=choice.logprobs,

@@ -175,7 +175,7 @@ class Server:
         Raises:
             ModelError: the server's thread ended by itself.
         """
-        self._thread.start()
+        self.start()
         before = {number: signal.signal(number, _stop_loading) for number in STOPPING}
         try:
             served = load()
@@ -188,11 +188,15 @@ class Server:
         except Stopped:
             self._say("stopped before the model was loaded")
         finally:
-            self._end()
+            self.stop()
             for number, handler in before.items():
                 signal.signal(number, handler)
         if self._failure is not None:
             raise ModelError(f"the server ended: {self._failure}") from self._failure
+
+    def start(self) -> None:
+        """Begin to take requests; they are told to wait until the front has a model."""
+        self._thread.start()
 
     def _serve(self) -> None:
         async def serve() -> None:
@@ -247,8 +251,8 @@ class Server:
             draining.cancel()
             return
 
-    def _end(self) -> None:
-        """Stop the thread, with the model freed in its loop."""
+    def stop(self) -> None:
+        """Let go of the model, in the loop that it answered in, and end the thread."""
         if self._loop is not None and self._thread.is_alive():
             closing = asyncio.run_coroutine_threadsafe(self._front.close(), self._loop)
             try:

@@ -42,6 +42,13 @@ class TokenTexts:
         """Return a token's text; what is no whole character becomes a replacement character."""
         return self.pair(token_id)[0]
 
+    def label(self, token_id: int) -> str:
+        """Return a token's text, or as OpenAI does ``bytes:\\xe4\\xbd`` where it is no whole character."""
+        text, encoded = self.pair(token_id)
+        if UNFINISHED not in text:
+            return text
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in encoded)
+
     def _pair(self, token_id: int) -> tuple[str, list[int]]:
         text = self._tokenizer.decode([*self._before, token_id])[self._skipped :]
         if UNFINISHED not in text:
