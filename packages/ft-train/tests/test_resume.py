@@ -1,13 +1,15 @@
 """Which checkpoint a run continues from."""
 
+import json
 import os
 
 import pytest
 
 from ft_core.errors import ModelError, UsageError
-from ft_train import find_checkpoint
+from ft_core.samples import Dropped, Sample, Tokens
+from ft_train import TrainData, find_checkpoint
 from ft_train.plots import draw_curves, smooth
-from ft_train.resume import NEEDED, RunState, check_resumable
+from ft_train.resume import NEEDED, RunState, check_resumable, rows_fingerprint
 
 
 def checkpoint(directory, *, complete=True, at=0):
@@ -60,6 +62,87 @@ def test_what_decides_the_order_must_not_change(tmp_path):
     other = RunState(items=10, batch_size=1, gradient_accumulation_steps=4, world_size=1, seed=7)
     with pytest.raises(UsageError, match="batch_size was 2 and is 1, seed was 42 and is 7"):
         other.check(tmp_path)
+
+
+def test_ranks_may_change_where_steps_keep_their_rows(tmp_path):
+    two = RunState(10, 2, 4, 2, 42, processes=2)
+    two.save(tmp_path)
+    assert two.check(tmp_path) is None
+    note = RunState(10, 2, 8, 1, 42).check(tmp_path)
+    assert note is not None
+    assert "gradient_accumulation_steps was 4 and is 8" in note
+    assert "the number of processes (NPROC_PER_NODE, NNODES) was 2 and is 1" in note
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ({}, {"world_size": 1, "processes": 1}, "the number of processes with rows of their own"),
+        (
+            {"division": "ZeRO-2"},
+            {
+                "division": "ZeRO-2",
+                "gradient_accumulation_steps": 8,
+                "world_size": 1,
+                "processes": 1,
+            },
+            r"the number of processes \(NPROC_PER_NODE, NNODES\) was 2 and is 1",
+        ),
+        ({}, {"division": "FSDP2"}, r"how processes divide the run .* was DDP and is FSDP2"),
+        (
+            {"arrangement": "by_length"},
+            {"arrangement": "by_length", "batch_size": 1, "gradient_accumulation_steps": 8},
+            "batch_size was 2 and is 1",
+        ),
+        (
+            {"stream": "a"},
+            {"stream": "a", "gradient_accumulation_steps": 8, "world_size": 1, "processes": 1},
+            "the number of processes",
+        ),
+        ({"rows": "a"}, {"rows": "b"}, r"the content of the rows \(--dataset .*\) changed"),
+    ],
+)
+def test_what_would_change_a_step_is_refused(tmp_path, before, after, message):
+    common = {
+        "items": 10,
+        "batch_size": 2,
+        "gradient_accumulation_steps": 4,
+        "world_size": 2,
+        "seed": 42,
+        "processes": 2,
+    }
+    RunState(**{**common, **before}).save(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        RunState(**{**common, **after}).check(tmp_path)
+
+
+def test_checkpoints_of_before_rows_were_hashed_can_be_continued(tmp_path):
+    state = RunState(10, 2, 4, 1, 42, rows="a")
+    state.save(tmp_path)
+    file = tmp_path / "ft_state.json"
+    old = json.loads(file.read_text())
+    for name in ("rows", "processes", "division"):
+        del old[name]
+    file.write_text(json.dumps(old), encoding="utf-8")
+    assert state.check(tmp_path) is None
+
+
+def test_other_rows_have_another_fingerprint():
+    def rows(last):
+        return [Sample((Tokens([1, 2, value], [0.0, 1.0, 1.0]),), value) for value in (3, 4, last)]
+
+    found = {
+        rows_fingerprint(data)
+        for data in (
+            TrainData(rows(5)),
+            TrainData(rows(6)),
+            TrainData(rows(5)[:2]),
+            TrainData(rows(5), groups=[[0, 1], [2]]),
+            TrainData([[Dropped(0, "empty")], *rows(5)[1:]]),
+        )
+    }
+    assert len(found) == 5
+    assert rows_fingerprint(TrainData(rows(5))) in found
 
 
 def test_curves_are_drawn_for_what_came_up_twice(tmp_path):

@@ -18,6 +18,7 @@ from ft_core.tuners import (
     LoraSettings,
 )
 from ft_train.arguments import RunArguments, TrainingArguments
+from ft_train.distributed_arguments import DistributedArguments
 from ft_train.evaluation_arguments import EvaluationArguments
 from ft_train.optimizer_arguments import OPTIMIZER_GROUPS
 from ft_train.rules import CONDITIONS, EXCLUSIONS, check_rules, flags_without_effect
@@ -38,6 +39,7 @@ COMMAND = Command(
         *TUNER_GROUPS,
         *OPTIMIZER_GROUPS,
         TrainingArguments,
+        DistributedArguments,
         RunArguments,
         EvaluationArguments,
         QuantizationArguments,
@@ -86,10 +88,39 @@ BROKEN = {
     ("init_lora_weights", "streaming"): "--init_lora_weights eva --streaming true",
     ("tuner_backend", "sft_type"): "--tuner_backend swift --sft_type boft",
     ("tuner_backend", "init_lora_weights"): "--tuner_backend swift --init_lora_weights pissa",
+    ("deepspeed", "fsdp"): "--deepspeed zero2 --fsdp full_shard",
+    ("sft_type", "deepspeed"): "--sft_type adalora --deepspeed zero1",
+    ("sft_type", "fsdp"): "--sft_type adalora --fsdp full_shard",
     (
-        "sft_type",
-        "resume_from_checkpoint",
-    ): "--sft_type adalora --resume_from_checkpoint output/checkpoint-3",
+        "lisa_activated_layers",
+        "deepspeed",
+    ): "--sft_type full --lisa_activated_layers 2 --deepspeed zero2",
+    (
+        "lisa_activated_layers",
+        "fsdp",
+    ): "--sft_type full --lisa_activated_layers 2 --fsdp full_shard",
+    ("use_galore", "deepspeed"): "--sft_type full --use_galore true --deepspeed zero2",
+    ("use_galore", "fsdp"): "--sft_type full --use_galore true --fsdp shard_grad_op",
+    ("optim", "deepspeed"): "--optim adafactor --deepspeed zero2",
+    ("optim", "fsdp"): "--optim muon --fsdp full_shard",
+    ("quantization_bit", "deepspeed"): "--quantization_bit 4 --deepspeed default-zero3",
+    ("quantization_bit", "fsdp"): "--quantization_bit 4 --fsdp full_shard",
+    ("predict_with_generate", "deepspeed"): "--predict_with_generate true --deepspeed zero3",
+    ("predict_with_generate", "fsdp"): "--predict_with_generate true --fsdp full_shard",
+    ("load_best_model_at_end", "deepspeed"): "--load_best_model_at_end true --deepspeed zero3",
+    ("load_best_model_at_end", "fsdp"): "--load_best_model_at_end true --fsdp full_shard",
+    ("sample_answers", "deepspeed"): "--sample_answers 1 --deepspeed zero3-offload",
+    ("sample_answers", "fsdp"): "--sample_answers 1 --fsdp full_shard",
+    ("save_on_each_node", "fsdp"): "--save_on_each_node true --fsdp full_shard",
+    (
+        "neftune_noise_alpha",
+        "sequence_parallel_size",
+    ): "--neftune_noise_alpha 5 --sequence_parallel_size 2",
+    ("sft_type", "sequence_parallel_size"): "--sft_type longlora --sequence_parallel_size 2",
+    (
+        "acc_strategy",
+        "sequence_parallel_size",
+    ): "--acc_strategy sentence --sequence_parallel_size 2",
     (
         "boft_block_size",
         "boft_block_num",
@@ -105,14 +136,18 @@ KEPT = (
     "--init_lora_weights pissa_niter_4",
     "--init_lora_weights gaussian --use_dora true --quantization_bit 4",
     "--tuner_backend swift --sft_type longlora",
-    "--sft_type adalora --resume_from_checkpoint output/checkpoint-3 --resume_only_model true",
+    "--sft_type adalora --resume_from_checkpoint output/checkpoint-3",
+    "--deepspeed zero2 --quantization_bit 4 --load_best_model_at_end true --sample_answers 2",
+    "--fsdp full_shard --optim sgd --sample_answers 0",
+    "--deepspeed zero3 --sequence_parallel_size 2 --acc_strategy token",
     "--sft_type boft --boft_block_num 2",
 )
 
 
 def test_each_rule_is_tested() -> None:
     # Rules of other flags than those of tuners and optimizers are tested beside those flags.
-    ours = {name for group in (*TUNER_GROUPS, *OPTIMIZER_GROUPS) for name in group.model_fields}
+    groups = (*TUNER_GROUPS, *OPTIMIZER_GROUPS, DistributedArguments)
+    ours = {name for group in groups for name in group.model_fields}
     pairs = [(rule.first, rule.second) for rule in EXCLUSIONS if {rule.first, rule.second} & ours]
     assert len(pairs) == len(set(pairs))
     assert set(pairs) == set(BROKEN)

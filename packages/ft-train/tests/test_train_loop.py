@@ -331,7 +331,7 @@ def test_weights_alone_can_not_be_resumed(model_directory, tmp_path):
 def test_other_rows_can_not_be_resumed(model_directory, tmp_path):
     the_plan = plan(steps=2, save_strategy="steps")
     result = run(load(model_directory), tmp_path, the_plan)
-    with pytest.raises(UsageError, match="items was 16 and is 9"):
+    with pytest.raises(UsageError, match="the number of rows or packs was 16 and is 9"):
         run(
             load(model_directory),
             tmp_path,

@@ -6,21 +6,19 @@ A checkpoint holds what plain peft or plain transformers loads, the tokenizer wi
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ft_core.errors import FtError, ModelError, UsageError
+from ft_core.divided_checkpoints import put_together
+from ft_core.errors import FtError, ModelError
 from ft_core.hub.files import missing_weights
 from ft_core.tuner import WHOLE_MODEL, SftType
+from ft_core.whole_directories import atomic_directory as atomic_directory
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -109,47 +107,8 @@ class SavedCheckpoint:
         return self.kind in WHOLE_MODEL
 
 
-@contextmanager
-def atomic_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Write a directory so that it appears whole or not at all.
-
-    The body gets an empty directory beside ``target`` (on the same file system), which is renamed to
-    ``target`` once it is on disk. When the body or the rename fails, nothing is left.
-
-    Args:
-        target: the directory to make; missing parents are made.
-        replace: exchange an existing directory for the new one.
-
-    Raises:
-        UsageError: ``target`` exists and ``replace`` is false.
-        FtError: it can't be written; the message names the directory and the reason.
-    """
-    if target.exists() and not replace:
-        raise UsageError(f"{target} exists already; give another directory, or remove it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise _write_error(target, error) from error
-    try:
-        yield temporary
-        _sync(temporary)
-        _publish(temporary, target)
-    except OSError as error:
-        raise _write_error(target, error) from error
-    except FtError:
-        raise
-    except Exception as error:
-        cause = _system_error(error, target.parent)
-        if cause is None:
-            raise
-        raise _write_error(target, cause) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def open_checkpoint(path: str | Path) -> SavedCheckpoint:
-    """Read what a checkpoint directory is.
+    """Read what a checkpoint directory is; parts that DeepSpeed or FSDP wrote are put together first.
 
     Raises:
         ModelError: it is no checkpoint; the message says what is missing, and for a run directory which
@@ -168,7 +127,7 @@ def open_checkpoint(path: str | Path) -> SavedCheckpoint:
         if (folder / ADAPTER_CONFIG).is_file():
             return _open_adapter(directory, folder, arguments)
     if (directory / "config.json").is_file():
-        if missing := missing_weights(directory):
+        if (missing := missing_weights(directory)) and not put_together(directory):
             raise ModelError(
                 f"--ckpt_dir {path}: has config.json but no {missing[0]}; the copy is incomplete"
             )
@@ -293,7 +252,8 @@ def prune(
 
 def _open_adapter(directory: Path, folder: Path, arguments: Mapping[str, Any]) -> SavedCheckpoint:
     config = _read_json(folder / ADAPTER_CONFIG)
-    if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
+    there = any((folder / name).is_file() for name in ADAPTER_WEIGHTS)
+    if not there and not put_together(folder):
         raise ModelError(
             f"--ckpt_dir {directory}: has {ADAPTER_CONFIG} but no adapter weights ({ADAPTER_WEIGHTS[0]}); "
             "the copy is incomplete"
@@ -344,38 +304,6 @@ def _absolute(name: str, value: Any) -> Any:
     return value
 
 
-def _sync(directory: Path) -> None:
-    """Force files to disk before their directory gets its name."""
-    for path in _tree(directory):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _tree(directory: Path) -> Iterable[Path]:
-    yield from (item for item in directory.rglob("*") if item.is_file() or item.is_dir())
-    yield directory
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    temporary.chmod(0o777 & ~_umask())
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-        target.rename(old)
-        temporary.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        temporary.rename(target)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _delete(directory: Path) -> None:
     """Remove a checkpoint; what a reader could see of it disappears at once."""
     try:
@@ -384,22 +312,3 @@ def _delete(directory: Path) -> None:
         shutil.rmtree(hidden)
     except OSError as error:
         raise FtError(f"the old checkpoint {directory} can't be deleted: {error}") from error
-
-
-def _system_error(error: Exception, directory: Path) -> OSError | None:
-    """Return the operating system's error behind one of a library that wraps it, as safetensors and torch do."""
-    if match := re.search(r"os error (\d+)", str(error)):
-        return OSError(int(match[1]), os.strerror(int(match[1])))
-    if shutil.disk_usage(directory).free < 1 << 16:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return None
-
-
-def _write_error(target: Path, error: OSError) -> FtError:
-    reason = error.strerror or str(error)
-    remedy = (
-        "free space there or give another --output_dir"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        else "give a directory that can be written"
-    )
-    return FtError(f"{target} can't be written: {reason}; {remedy}")

@@ -87,14 +87,14 @@ def _torchrun(words: Sequence[str]) -> int:
     # A checkpoint is saved after a signal, which takes longer than torchrun's own 30 seconds.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    arguments = parse_args(words)
+    arguments = parse_args(words)  # type: ignore[no-untyped-call]
     if "OMP_NUM_THREADS" not in os.environ:  # torchrun would leave one core to each
         threads = max(1, len(os.sched_getaffinity(0)) // int(arguments.nproc_per_node))
         os.environ["OMP_NUM_THREADS"] = str(threads)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     logging.getLogger("torch.distributed.elastic.multiprocessing").setLevel(logging.CRITICAL)
     try:
-        run(arguments)
+        run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         return code if code > 0 else 128 - code

@@ -89,6 +89,16 @@ class Recipe(Encoder, Protocol):
 
 
 @runtime_checkable
+class TokenRecipe(Recipe, Protocol):
+    """A training method whose loss is a sum over tokens, so that it can be computed from slices of sequences."""
+
+    @property
+    def sums_tokens(self) -> bool:
+        """Whether this is so."""
+        ...
+
+
+@runtime_checkable
 class StepRecipe(Recipe, Protocol):
     """A training method that must know something of a whole step before its first backward pass."""
 

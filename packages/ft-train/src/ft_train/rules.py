@@ -196,15 +196,6 @@ EXCLUSIONS: tuple[Exclusion, ...] = (
         "the older layout has no place for how these adapters began; leave --tuner_backend out",
     ),
     Exclusion(
-        *("sft_type", "resume_from_checkpoint"),
-        lambda values: (
-            values["sft_type"] == "adalora"
-            and values["resume_from_checkpoint"] is not None
-            and not values["resume_only_model"]
-        ),
-        "the importance of ranks is not kept; give --resume_only_model true to start a new run with the weights",
-    ),
-    Exclusion(
         *("deepspeed", "fsdp"),
         _both("deepspeed", "fsdp"),
         "both divide the model over processes; leave one of them out",

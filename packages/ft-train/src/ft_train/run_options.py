@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -37,6 +38,22 @@ OPTIMIZERS: Mapping[str, OptimizerFactory] = {"muon": muon}
 """Optimizers that transformers doesn't know, by the name that ``--optim`` takes."""
 
 
+class Keeper(Protocol):
+    """Keeps what a tuner needs to go on exactly, beyond what its adapter's files say."""
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """Write it into a checkpoint."""
+        ...
+
+    def load(self, model: torch.nn.Module, directory: Path) -> None:
+        """Put it back before the optimizer is made.
+
+        Raises:
+            ModelError: the checkpoint lacks it.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Extras:
     """What only some runs need.
@@ -47,6 +64,7 @@ class Extras:
         answers: how the model answers, for evaluation by answers.
         name_row: says where a row is, for errors that name rows.
         estimate: of the memory the run takes, for advice where that runs out.
+        keeper: keeps what the tuner needs to go on.
     """
 
     optimizer: OptimizerFactory | None = None
@@ -54,3 +72,4 @@ class Extras:
     answers: AnswerSettings | None = None
     name_row: NameRow | None = None
     estimate: MemoryEstimate | None = None
+    keeper: Keeper | None = None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
-from transformers import PreTrainedModel, Trainer, TrainerControl
+from transformers import PreTrainedModel, Trainer, TrainerControl, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ft_core.checkpoints import prune
-from ft_core.launch import gather
+from ft_core.launch import gather, is_main, rank
 from ft_core.recipe import Recipe, StepRecipe
 from ft_train.callbacks import StopOnRequest
 from ft_train.data import TrainData
@@ -26,9 +28,10 @@ from ft_train.resume import (
     STATE_FILE,
     RunState,
     recipe_state,
+    rows_fingerprint,
     save_recipe_state,
 )
-from ft_train.run_options import CheckpointWriter
+from ft_train.run_options import CheckpointWriter, Extras
 from ft_train.weights import random_state, restore_weights, trained_weights
 
 
@@ -46,6 +49,7 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
     plan: TrainingPlan
     run_directory: Path
     writer: CheckpointWriter
+    extras: Extras
     loaders: Loaders
     team: Team
     last_checkpoint: Path | None = None
@@ -86,6 +90,9 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         if self._is_complete:
             self._save_optimizer_and_scheduler(str(directory))
             self._save_scaler(str(directory))
+            if self.args.should_save:
+                for script in directory.glob("zero_to_*.py"):  # a checkpoint holds no programs
+                    script.unlink()
 
     @property
     def _is_complete(self) -> bool:
@@ -103,11 +110,13 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         if self.writer.sidecars is not None:
             self.writer.sidecars(directory)
         if self._is_complete:
-            for rank, state in enumerate(random_states):
-                name = "rng_state.pth" if len(random_states) == 1 else f"rng_state_{rank}.pth"
+            for process, state in enumerate(random_states):
+                name = "rng_state.pth" if len(random_states) == 1 else f"rng_state_{process}.pth"
                 torch.save(state, directory / name)
             self.loaders.save(directory, positions)
             self.run_state().save(directory)
+            if self.extras.keeper is not None:
+                self.extras.keeper.save(model, directory)
         self.state.save_to_json(str(directory / STATE_FILE))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -171,7 +180,14 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
             self.data.arrangement,
             None if stream is None else stream.fingerprint,
             0 if stream is None else plan.dataloader_num_workers,
+            self._rows_fingerprint,
+            plan.world_size,
+            plan.division.name,
         )
+
+    @cached_property
+    def _rows_fingerprint(self) -> str | None:
+        return rows_fingerprint(self.data)
 
     @property
     def stop_requested(self) -> bool:
@@ -187,10 +203,23 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         Raises:
             UsageError: the run would not continue where the checkpoint stopped.
         """
-        self.run_state().check(checkpoint)
+        note = self.run_state().check(checkpoint)
+        if note is not None and is_main():
+            print(f"--resume_from_checkpoint: {note}", file=sys.stderr)
         self.loaders.resume(checkpoint)
+        if self.extras.keeper is not None:
+            self.extras.keeper.load(self.plain_model, checkpoint)
         if isinstance(self.recipe, StepRecipe):
             self.recipe.load_state(recipe_state(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Go on with this process's random numbers, or with new ones where it had none."""
+        single = self.args.world_size == 1
+        name = "rng_state.pth" if single else f"rng_state_{self.args.process_index}.pth"
+        if checkpoint is None or (Path(checkpoint) / name).is_file():
+            super()._load_rng_state(checkpoint)
+        else:
+            set_seed(self.plan.seed + rank() + 1000 * self.state.global_step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load no weights: the caller hands over a model that has the checkpoint's."""

@@ -25,6 +25,7 @@ from ft_train.data import Collator, MicroBatch, TrainData
 from ft_train.distributed.fsdp import shard
 from ft_train.distributed.gathering import whole_tensor
 from ft_train.distributed.team import Team
+from ft_train.distributed.wrapping import check_wrapped
 from ft_train.evaluation import Evaluation
 from ft_train.faults import not_a_number
 from ft_train.loaders import EpochLoader, Loaders, StreamLoader
@@ -196,6 +197,11 @@ class RecipeTrainer(SavingTrainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Count none: the estimate walks all parameters in every micro-batch, and nobody reads it."""
         return 0
+
+    def _prepare_for_training(self, *arguments: Any, **named: Any) -> Any:
+        prepared = super()._prepare_for_training(*arguments, **named)
+        check_wrapped(self.model_wrapped, self.plan)
+        return prepared
 
     # The log
 

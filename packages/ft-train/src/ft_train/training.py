@@ -22,6 +22,7 @@ from ft_train.attempts import as_resumed, until_it_fits
 from ft_train.callbacks import Journal, Patience, Progress, StopOnRequest, TensorBoard
 from ft_train.compat import check_device
 from ft_train.data import TrainData
+from ft_train.distributed.wrapping import check_processes, how_wrapped
 from ft_train.machine import check_fewer_rows, deterministic
 from ft_train.metrics import Clock, memory_gib
 from ft_train.plan import TrainingPlan
@@ -53,6 +54,7 @@ class TrainResult:
         images: the curves drawn.
         batch_size: of its micro-batches, which ``auto_find_batch_size`` may have made smaller.
         answers: a few questions with answers of before and after training.
+        wrapped: how processes divided the model: ``whole``, ``DDP``, ``ZeRO-2``, ``FSDP2``, …
     """
 
     global_step: int
@@ -70,6 +72,7 @@ class TrainResult:
     images: tuple[Path, ...] = ()
     batch_size: int = 1
     answers: tuple[SampleAnswer, ...] = ()
+    wrapped: str = "whole"
 
 
 def train(
@@ -117,6 +120,7 @@ def train(
     """
     if data.items == 0 and data.stream is None:
         raise DataError("no rows are left to train on", rule="no_rows")
+    check_processes(plan, recipe)
     check_device(plan, model)
     check_fewer_rows(plan)
     if resume is not None:
@@ -287,6 +291,7 @@ def _finish(
         images=tuple(draw_curves(history, run_directory / "images")) if is_main() else (),
         batch_size=trainer.plan.batch_size,
         answers=answers,
+        wrapped=how_wrapped(trainer.model_wrapped),
     )
     if is_main():
         facts = _facts(result)

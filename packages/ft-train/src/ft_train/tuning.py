@@ -13,13 +13,13 @@ from ft_core.command import Invocation
 from ft_core.errors import UsageError
 from ft_core.models.groups import embedding_names
 from ft_core.models.modules import find_targets, linear_names
-from ft_train.callbacks.adalora import ShareRanks, orthogonality
+from ft_train.callbacks.adalora import KeepRanks, ShareRanks, orthogonality
 from ft_train.callbacks.lisa import Lisa
 from ft_train.callbacks.neftune import Neftune
 from ft_train.optimizer_arguments import GaLoreArguments, LisaArguments, NeftuneArguments
 from ft_train.optimizers import GaLoreAdamW, GaLoreSettings, galore_groups, lora_plus_groups
 from ft_train.plan import TrainingPlan
-from ft_train.run_options import OptimizerFactory
+from ft_train.run_options import Keeper, OptimizerFactory
 from ft_train.tuner_arguments import LoraArguments, TunerArguments
 
 
@@ -31,11 +31,13 @@ class Tuning:
         optimizer: makes the optimizer instead of ``plan.optim``.
         watchers: of the run.
         penalty: a term that each step's loss gets once.
+        keeper: keeps what the tuner needs to go on.
     """
 
     optimizer: OptimizerFactory | None = None
     watchers: tuple[TrainerCallback, ...] = ()
     penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
+    keeper: Keeper | None = None
 
 
 def tuning_of(invocation: Invocation, plan: TrainingPlan) -> Tuning:
@@ -55,6 +57,7 @@ def tuning_of(invocation: Invocation, plan: TrainingPlan) -> Tuning:
         optimizer=_optimizer(invocation),
         watchers=_watchers(invocation, plan, adalora=adalora),
         penalty=orthogonality if adalora else None,
+        keeper=KeepRanks() if adalora else None,
     )
 
 

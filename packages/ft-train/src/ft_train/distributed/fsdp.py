@@ -25,9 +25,7 @@ from transformers import PreTrainedModel
 from ft_core.errors import ModelError, UsageError
 from ft_core.models.groups import module_groups
 from ft_train.distributed.fsdp_settings import FsdpSettings
-
-OPTIMIZER_DIRECTORY = "optimizer"
-"""Where the parts of the optimizer's state lie in a checkpoint, one file a process."""
+from ft_train.resume import OPTIMIZER_DIRECTORY
 
 
 def shard(model: PreTrainedModel, settings: FsdpSettings, device: str) -> PreTrainedModel:
@@ -64,10 +62,18 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
+def give_back(model: torch.nn.Module) -> None:
+    """Divide again what a forward pass without a backward pass left gathered."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def save_optimizer(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, directory: Path
 ) -> None:
     """Write the optimizer's state, each process its parts; all processes must call it."""
+    give_back(model)
     state = {"optimizer": get_optimizer_state_dict(model, optimizer)}
     save(state, checkpoint_id=directory / OPTIMIZER_DIRECTORY)
 

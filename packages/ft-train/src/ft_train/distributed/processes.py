@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,6 +34,8 @@ def process_group(division: Division) -> Iterator[None]:
     if "LOCAL_RANK" not in os.environ:
         yield
         return
+    # DeepSpeed calls functions of torch by their older names.
+    warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(_own_gpu())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -34,6 +35,7 @@ class SftRecipe:
     policy: LossPolicy = field(default_factory=LossPolicy)
     accuracy: Accuracy = "token"
     name: str = "sft"
+    sums_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.encoder()  # refuses what can't work

@@ -1,0 +1,139 @@
+"""Two processes that train together give what one gives with the same rows a step, however they are divided."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ft_core.checkpoints import open_checkpoint
+from ft_core.errors import ModelError
+from ft_core.testing import tiny_model
+from ft_train.resume import check_resumable
+
+pytestmark = [pytest.mark.slow]
+
+WORKER = Path(__file__).with_name("trainer_worker.py")
+WRAPPED = {
+    "plain": "DDP",
+    "sequence": "DDP",
+    "zero2": "ZeRO-2",
+    "zero3": "ZeRO-3",
+    "offload": "ZeRO-3",
+    "fsdp": "FSDP2",
+}
+Trained = Callable[..., Path]
+
+
+def torchrun(processes: int, out: Path, model: Path, kind: str, *words: str) -> None:
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc_per_node", str(processes), str(WORKER), str(out), str(model), kind, *words),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+def facts(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
+    return found
+
+
+def weights(directory: Path, step: int) -> dict[str, torch.Tensor]:
+    (file,) = (directory / f"checkpoint-{step}").glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def runs(
+    request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """One process; two, divided in each way, each gone on with from its first checkpoint."""
+    out = tmp_path_factory.mktemp(request.param)
+    torchrun(1, out / "one", model, request.param, "plain:")
+    ways = [word for name in WRAPPED for word in (f"{name}:", f"{name}:{out / 'two' / name}")]
+    torchrun(2, out / "two", model, request.param, *ways)
+    return request.param, out
+
+
+@pytest.mark.parametrize("way", WRAPPED)
+def test_two_processes_are_as_one(runs: tuple[str, Path], way: str) -> None:
+    _, out = runs
+    one, two = facts(out / "one" / "plain"), facts(out / "two" / way)
+    assert two["wrapped"] == WRAPPED[way]
+    for name in ("losses", "evaluations"):
+        assert two[name] == pytest.approx(one[name], rel=1e-5), name
+    assert two["norms"] == pytest.approx(one["norms"], rel=1e-4)
+    assert len(two["losses"]) == 4 and len(two["evaluations"]) == 2
+    expected, found = weights(out / "one" / "plain", 4), weights(out / "two" / way, 4)
+    assert set(found) == set(expected)
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WRAPPED)
+def test_a_divided_run_goes_on_to_the_bit(runs: tuple[str, Path], way: str) -> None:
+    _, out = runs
+    straight, continued = out / "two" / way, out / "two" / f"{way}-continued"
+    assert facts(continued)["losses"] == facts(straight)["losses"]
+    for name, weight in weights(straight, 4).items():
+        assert torch.equal(weights(continued, 4)[name], weight), name
+
+
+@pytest.mark.parametrize("way", ["zero2", "zero3"])
+def test_parts_of_deepspeed_are_put_together(
+    runs: tuple[str, Path], way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out = runs
+    checkpoint = Path(shutil.copytree(out / "two" / way / "checkpoint-4", tmp_path / "c"))
+    check_resumable(checkpoint)
+    (file,) = checkpoint.glob("*.safetensors")
+    expected = load_file(file)
+    file.unlink()
+    assert open_checkpoint(checkpoint).path == checkpoint
+    assert "putting together the parts that DeepSpeed wrote" in capsys.readouterr().err
+    found = load_file(file)
+    assert set(found) == set(expected)
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight.to(found[name].dtype))
+    assert not (checkpoint / ".together").exists()
+
+
+def test_fewer_processes_go_on_where_the_backend_can(
+    runs: tuple[str, Path], model: Path, tmp_path: Path
+) -> None:
+    kind, out = runs
+    ways = ("plain", "fsdp")
+    torchrun(1, tmp_path, model, kind, *(f"{way}:{out / 'two' / way}" for way in ways))
+    for way in ways:
+        one, two = facts(tmp_path / f"{way}-continued"), facts(out / "two" / way)
+        assert one["losses"] == pytest.approx(two["losses"], rel=1e-5)
+
+
+def test_parts_that_would_run_code_are_refused(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> Any:
+            return (os.system, ("true",))
+
+    folder = tmp_path / "global_step2"
+    folder.mkdir()
+    (tmp_path / "latest").write_text("global_step2", encoding="utf-8")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    torch.save({"module": Harm()}, folder / "zero_pp_rank_0_mp_rank_00_model_states.pt")
+    with pytest.raises(ModelError, match=r"model_states\.pt would import .*\.system"):
+        open_checkpoint(tmp_path)
