@@ -13,7 +13,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 
 from ft_align.shared_prompts import enable_shared_prompts
-from ft_core.sequences import enable_joined_attention
+from ft_core.sequences import Layout, enable_joined_attention, layout_for
+from ft_core.sequences.isolation import language_model
 
 
 class AdapterOff(torch.nn.Module):
@@ -44,8 +45,8 @@ class Frozen(torch.nn.Module):
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        enable_joined_attention(self.model)
-        enable_shared_prompts(self.model)
+        if not enable_shared_prompts(model) and layout_for(model) is Layout.JOINED:
+            enable_joined_attention(language_model(model))
 
     @torch.no_grad()
     def forward(self, **inputs: Any) -> Any:

@@ -1,9 +1,10 @@
-"""The plain recipes as the flags ask for them."""
+"""The recipes as the flags ask for them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ft_cli.alignment import alignment_recipe
 from ft_core.arguments import LossArguments, TemplateArguments
 from ft_core.command import Invocation
 
@@ -15,16 +16,18 @@ if TYPE_CHECKING:
 def build_recipe(
     name: str, invocation: Invocation, *, accuracy: Literal["token", "sentence"] = "token"
 ) -> Recipe:
-    """Return the recipe called ``sft`` or ``pt``.
+    """Return the recipe called ``sft`` or ``pt``, or for ``rlhf`` that of an alignment method.
 
     Args:
-        name: its name.
+        name: its name, or the command's.
         invocation: the command with its arguments.
         accuracy: what the log's accuracy counts.
 
     Raises:
         UsageError: a flag can't work with it.
     """
+    if name == "rlhf":
+        return alignment_recipe(invocation)
     from ft_train import PtRecipe, SftRecipe
 
     template = invocation.get(TemplateArguments)

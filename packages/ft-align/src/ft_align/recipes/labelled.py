@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ft_align.encoding import AnswerEncoder
-from ft_align.logprobs import answer_logprobs, collate_answers, reference_logprobs
+from ft_align.logprobs import AnswerLogprobs, answer_logprobs, collate_answers, reference_logprobs
 from ft_align.loss_types import check_beta, check_loss_type, check_weights
 from ft_align.losses.kto import LabelledLoss, kto_loss
 from ft_align.mismatched import mismatch
@@ -102,9 +102,9 @@ class LabelledRecipe:
     ) -> LossOutput:
         """Return the loss over answers."""
         known = reference_logprobs(reference, batch)
-        policy = answer_logprobs(model, batch).sums
+        policy = answer_logprobs(model, batch)
         answers = kto_loss(
-            policy,
+            policy.sums,
             known,
             batch["desirable"],
             anchor=0.0 if self.loss_type == "apo_zero_unpaired" else batch["anchor"],
@@ -171,7 +171,7 @@ class LabelledRecipe:
 
     @torch.no_grad()
     def _metrics(
-        self, answers: LabelledLoss, policy: torch.Tensor, batch: Batch
+        self, answers: LabelledLoss, policy: AnswerLogprobs, batch: Batch
     ) -> dict[str, tuple[float, float]]:
         """Return what the log shows: means over the answers of each kind."""
         desirable = batch["desirable"]
@@ -184,7 +184,9 @@ class LabelledRecipe:
             number = float(members.sum())
             if number:
                 metrics[f"rewards/{kind}"] = (float(answers.rewards[members].sum()), number)
-                metrics[f"logps/{kind}"] = (float(policy[members].sum()), number)
+                metrics[f"logps/{kind}"] = (float(policy.sums[members].sum()), number)
+        if float(tokens := policy.tokens[desirable].sum()):
+            metrics["nll_loss"] = (-float(policy.sums[desirable].sum()), float(tokens))
         return metrics
 
 
