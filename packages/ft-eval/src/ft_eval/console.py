@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from ft_core.command import Entry, run_commands
 
 TABLE = {
+    "eval": Entry("Evaluate the model of a running server.", "ft_eval.eval_command:COMMAND"),
+    "compare": Entry(
+        "Compare evaluations: which differences are no noise.", "ft_eval.compare_command:COMMAND"
+    ),
     "score": Entry("Score a file of answers by exact match.", "ft_eval.score:COMMAND"),
 }
 

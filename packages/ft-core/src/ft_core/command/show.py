@@ -17,7 +17,11 @@ def print_config(invocation: Invocation, form: Literal["json", "yaml"]) -> str:
     """Return the resolved arguments: JSON with each value's source, or YAML that ``--config`` reads."""
     secret = secret_names(tuple(invocation.groups))
     shown = {
-        name: {"value": None if name in secret else item.value, "source": item.source}
+        # A default is no secret; what was given is.
+        name: {
+            "value": item.value if name not in secret or item.source == "default" else None,
+            "source": item.source,
+        }
         for name, item in invocation.values.items()
     }
     if form == "json":

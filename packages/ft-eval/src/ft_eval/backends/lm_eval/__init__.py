@@ -1,0 +1,1 @@
+"""EleutherAI's language model evaluation harness (lm-eval) over any respondent."""

@@ -1,0 +1,1 @@
+"""From an answer to scores: metrics of the builtin backend."""
