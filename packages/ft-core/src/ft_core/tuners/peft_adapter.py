@@ -120,8 +120,20 @@ def save_adapter(model: PreTrainedModel, directory: Path, *, safe_serialization:
         )
 
 
-def load_adapter(model: PreTrainedModel, directory: Path, *, trainable: bool) -> PeftModel:
+def load_adapter(
+    model: PreTrainedModel,
+    directory: Path,
+    *,
+    trainable: bool,
+    ready: Callable[[PeftConfig, PreTrainedModel], None] | None = None,
+) -> PeftModel:
     """Attach a saved adapter.
+
+    Args:
+        model: the plain model.
+        directory: of the adapter.
+        trainable: whether it is trained on.
+        ready: gets its configuration before its layers are made.
 
     Raises:
         ModelError: the adapter is incomplete, damaged, or made for another model.
@@ -131,7 +143,12 @@ def load_adapter(model: PreTrainedModel, directory: Path, *, trainable: bool) ->
             # An adapter with holes would answer like the base in places; peft only warns of that.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             fit_rows(model, plain)
-            adapted = PeftModel.from_pretrained(model, str(plain), is_trainable=trainable)
+            config = PeftConfig.from_pretrained(str(plain))
+            if ready is not None:
+                ready(config, model)
+            adapted = PeftModel.from_pretrained(
+                model, str(plain), is_trainable=trainable, config=config
+            )
             if trainable:
                 restore_float32(adapted, plain)
                 tie_copies(adapted)

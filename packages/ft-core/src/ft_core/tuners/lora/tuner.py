@@ -20,6 +20,7 @@ from ft_core.models.modules import Targets
 from ft_core.models.quantized import keep_differentiable
 from ft_core.tuners.lora.eva import begin_by_inputs
 from ft_core.tuners.lora.experts import has_fused_experts, read_request, settings_for_tensors
+from ft_core.tuners.lora.lean import use_lean_layers
 from ft_core.tuners.lora.settings import LoraSettings
 from ft_core.tuners.lora.taken import (
     give_back,
@@ -91,7 +92,9 @@ class LoraTuner:
         Raises:
             ModelError: the adapter is incomplete, damaged, or made for another model.
         """
-        adapted = load_adapter(model, directory, trainable=trainable)
+        adapted = load_adapter(
+            model, directory, trainable=trainable, ready=use_lean_layers if trainable else None
+        )
         if any(config.use_dora for config in adapted.peft_config.values()):
             # Lengths are taken of weights that must not be packed for answering by then.
             keep_differentiable(adapted)
@@ -128,6 +131,7 @@ def _attach(
     )
     if init == "corda":
         _look_for_corda(model, config, settings)
+    use_lean_layers(config, model)
     adapted = wrap(model, config, aim.whole)
     if settings.init == "eva" and not next(model.parameters()).is_meta:
         begin_by_inputs(adapted, _rows_of(settings))
