@@ -15,7 +15,7 @@ from ft_core.media.sources import read_bytes
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "AVIF")
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "AVIF")
 """What is decoded; PIL knows more, some of which run other programs."""
 
 
@@ -40,14 +40,16 @@ def open_image(source: str, limits: MediaLimits) -> PillowImage.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked below
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+            Image.init()
+            known = [name for name in _FORMATS if name in Image.OPEN]
+            image = Image.open(io.BytesIO(content), formats=known)
         _check(image, source, limits)
         image.load()
         upright = ImageOps.exif_transpose(image).convert("RGB")
     except UnidentifiedImageError as error:
         raise MediaError(
             f"is no image that can be read ({_looks_like(content)}); give one of "
-            f"{', '.join(name for name in _FORMATS if name != 'MPO')}",
+            f"{', '.join(_FORMATS)}",
             source,
             "unreadable_media",
         ) from error

@@ -100,6 +100,9 @@ def tiny_multimodal(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModelForMultimodalLM.from_config(config)
+        for parameter in model.parameters():
+            if parameter.ndim > 1 and not parameter.any():  # what begins at zero would see nothing
+                torch.nn.init.normal_(parameter, std=0.2)
     model.generation_config = transformers.GenerationConfig(**ends)
     model.save_pretrained(directory)
     tiny.processor(tokenizer, template or tiny.template).save_pretrained(directory)
