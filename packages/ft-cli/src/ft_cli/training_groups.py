@@ -6,6 +6,7 @@ from ft_core.arguments import (
     GenerationArguments,
     LoadingArguments,
     LossArguments,
+    MediaArguments,
     ModelArguments,
     QuantizationArguments,
     TemplateArguments,
@@ -15,6 +16,7 @@ from ft_core.command.group import ArgumentGroup
 from ft_data.arguments import DataArguments, EncodingArguments, MixArguments
 from ft_data.batch_arguments import BatchArguments, StreamArguments
 from ft_train.arguments import RunArguments, TrainingArguments
+from ft_train.distributed_arguments import DistributedArguments
 from ft_train.evaluation_arguments import EvaluationArguments
 from ft_train.optimizer_arguments import OPTIMIZER_GROUPS
 from ft_train.push_arguments import PushArguments
@@ -26,6 +28,7 @@ GROUPS: tuple[type[ArgumentGroup], ...] = (
     QuantizationArguments,
     LoadingArguments,
     TemplateArguments,
+    MediaArguments,
     DataArguments,
     MixArguments,
     EncodingArguments,
@@ -35,6 +38,7 @@ GROUPS: tuple[type[ArgumentGroup], ...] = (
     *TUNER_GROUPS,
     TrainingArguments,
     *OPTIMIZER_GROUPS,
+    DistributedArguments,
     RunArguments,
     PushArguments,
     EvaluationArguments,

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from ft_cli.alignment import look_at_rows
+from ft_cli.processes import processes
 from ft_cli.recipes import build_recipe
 from ft_cli.resuming import checkpoint_to_resume, saved_in_checkpoint
+from ft_cli.row_rules import check_training
 from ft_cli.rows import encode_data
 from ft_cli.training_groups import GROUPS
 from ft_cli.training_job import TrainingJob, decide_loading
 from ft_cli.training_report import report, summary
-from ft_core.arguments import ModelArguments, TemplateArguments, VocabularyArguments
+from ft_core.arguments import (
+    MediaArguments,
+    ModelArguments,
+    TemplateArguments,
+    VocabularyArguments,
+)
 from ft_core.command import Command, Invocation
 from ft_core.errors import UsageError
-from ft_core.launch import is_main, relaunch
+from ft_core.launch import is_main
 from ft_core.prepare import prepare, to_stderr
 from ft_data.arguments import DataArguments
 from ft_train.evaluation_arguments import EvaluationArguments
-from ft_train.rules import check_rules, flags_without_effect
+from ft_train.rules import flags_without_effect
 
 
 def run(invocation: Invocation) -> None:
     """Train a model by the command's recipe."""
-    if (code := relaunch("ft_cli", invocation.argv)) is not None:
-        raise SystemExit(code)
+    with processes(invocation):
+        _train(invocation)
+
+
+def _train(invocation: Invocation) -> None:
     if not invocation.get(DataArguments).sources():
         raise UsageError(
             f"ft {invocation.command.name} needs rows: give --dataset with a file, a registered name "
@@ -43,10 +54,13 @@ def run(invocation: Invocation) -> None:
         new_tokens=invocation.get(VocabularyArguments).tokens(),
         given=invocation.set_by_a_person,
         say=say,
+        media=invocation.get(MediaArguments),
     )
+    recipe = prepared.recipe(recipe)
     say(f"template   {prepared.chosen.template.name} ({prepared.chosen.reason})")
     how = decide_loading(invocation, prepared)
     data = encode_data(invocation, prepared.chosen.template, recipe, say=say)
+    look_at_rows(invocation, data, say=say)
     job = TrainingJob(invocation, prepared, how, recipe, data, resume)
     if invocation.dry_run:
         job.describe()
@@ -71,7 +85,7 @@ SFT = Command(
     GROUPS,
     run,
     saved=saved_in_checkpoint,
-    checks=(check_rules,),
+    checks=(check_training,),
     dry_run=True,
     epilog="ft sft --model_type smollm2-135m-instruct --dataset rows.jsonl --lora_rank 16",
 )
@@ -88,7 +102,7 @@ PT = Command(
         "eval_steps": 500,
     },
     saved=saved_in_checkpoint,
-    checks=(check_rules,),
+    checks=(check_training,),
     dry_run=True,
     epilog="ft pt --model_type smollm2-135m-instruct --dataset texts.jsonl --max_length 1024",
 )
