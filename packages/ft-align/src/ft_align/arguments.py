@@ -16,6 +16,7 @@ from ft_align.loss_types import (
     check_weights,
 )
 from ft_core.command.group import ArgumentGroup, flag
+from ft_core.errors import UsageError
 
 MARGINS = frozenset({("simpo", "simpo"), ("cpo", "simpo")})
 """Methods with the losses that aim at ``simpo_gamma``."""
@@ -73,6 +74,11 @@ class AlignArguments(ArgumentGroup):
         check_smoothing(self.rlhf_type, loss, self.label_smoothing)
         if self.rlhf_type == "kto":
             check_weights(self.desirable_weight, self.undesirable_weight)
+        if self.precompute_ref_logps and loss == "kto":
+            raise UsageError(
+                "--precompute_ref_logps true: the loss kto asks the reference about other answers in every step, so "
+                "it can't be left out; leave the flag out, or use --loss_type bco or apo_zero_unpaired"
+            )
 
     def loss(self, given: Set[str]) -> str:
         """Return the loss: the one a person set, or the method's own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +9,12 @@ import ft_data
 from ft_align.arguments import AlignArguments
 from ft_align.balance import Balance, check_labels
 from ft_align.lengths import Lengths
-from ft_core.arguments import (
-    LoadingArguments,
-    LossArguments,
-    ModelArguments,
-    QuantizationArguments,
-    TemplateArguments,
-    VocabularyArguments,
-)
+from ft_cli.references import ReferenceSource, say_once, with_known_reference
+from ft_core.arguments import LossArguments, TemplateArguments
 from ft_core.command import Invocation
 from ft_core.errors import UsageError
-from ft_core.launch import is_main
 from ft_core.models.how import How
-from ft_core.prepare import Prepared, Say, prepare, to_stderr
+from ft_core.prepare import Prepared, Say
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +22,7 @@ if TYPE_CHECKING:
 
     from ft_cli.rows import EncodedData
     from ft_core.recipe import Recipe
-    from ft_train import TrainingPlan
+    from ft_train import TrainData, TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +30,12 @@ class Alignment:
     """What training is given beside recipe, model and rows; nothing where nothing is aligned.
 
     Attributes:
+        data: the rows; they may know by now what a reference gives their answers.
         reference: the frozen model that answers are compared with.
         watchers: of the run.
     """
 
+    data: TrainData
     reference: torch.nn.Module | None = None
     watchers: tuple[TrainerCallback, ...] = ()
 
@@ -90,6 +84,11 @@ def look_at_rows(invocation: Invocation, data: EncodedData, *, say: Say) -> None
     for note in arguments.notes(invocation.set_by_a_person):
         say(note)
     if not isinstance(data.train, ft_data.StoredSamples):
+        if arguments.precompute_ref_logps:
+            raise UsageError(
+                "--precompute_ref_logps true needs all rows encoded before training; leave it or --streaming and "
+                "--lazy_tokenize out"
+            )
         return
     if cut := int((data.train.column("cut") > 0).sum()):
         say(
@@ -123,7 +122,7 @@ def check_step(invocation: Invocation, plan: TrainingPlan) -> None:
 
 
 def align(
-    invocation: Invocation, prepared: Prepared, how: How, model: PreTrainedModel
+    invocation: Invocation, prepared: Prepared, how: How, model: PreTrainedModel, data: TrainData
 ) -> Alignment:
     """Make a model ready for pairs of answers, and find what they are compared with.
 
@@ -132,82 +131,23 @@ def align(
         prepared: the model that is trained.
         how: how its weights were loaded.
         model: with its trainable part attached.
+        data: the rows.
 
     Raises:
         UsageError: the reference reads other tokens, or flags can't work together.
     """
     arguments = arguments_of(invocation)
     if arguments is None:
-        return Alignment()
+        return Alignment(data)
     from ft_align.collapse import CollapseWarning
     from ft_align.shared_prompts import enable_shared_prompts
 
     if enable_shared_prompts(model):
-        _say("prompts    computed once for the answers that share them")
-    reference = _reference(invocation, arguments, prepared, how, model)
-    return Alignment(reference, (CollapseWarning(),))
-
-
-def _reference(
-    invocation: Invocation,
-    arguments: AlignArguments,
-    prepared: Prepared,
-    how: How,
-    model: PreTrainedModel,
-) -> torch.nn.Module | None:
+        say_once("prompts    computed once for the answers that share them")
+    watchers = (CollapseWarning(),)
     if not arguments.refers:
-        return None
-    from ft_align.reference import Frozen, adapter_off
-
-    if not arguments.names_reference:
-        off = adapter_off(model)
-        if off is not None:
-            _say("reference  the model without its adapter")
-            return off
-    other = _prepare_reference(invocation, arguments)
-    if list(_texts(other)) != list(_texts(prepared)):
-        raise UsageError(
-            f"the reference {other.name} reads other tokens than {prepared.name}, so the same answer can't be "
-            "compared; name a model with the same tokenizer"
-        )
-    if arguments.names_reference:
-        how = other.how(
-            invocation.get(ModelArguments),
-            quantized=invocation.get(QuantizationArguments),
-            loading=invocation.get(LoadingArguments),
-            max_length=invocation.get(TemplateArguments).max_length,
-        )
-        _say(f"reference  {other.name}")
-    else:
-        _say("reference  a frozen copy of the model: weights of the base are trained")
-    return Frozen(other.load(how))
-
-
-def _prepare_reference(invocation: Invocation, arguments: AlignArguments) -> Prepared:
-    """Fetch the model that answers are compared with: the one named, or the one that training began with."""
-    named = invocation.get(ModelArguments)
-    if arguments.names_reference:
-        named = named.model_copy(
-            update={
-                "model_type": arguments.ref_model_type,
-                "model_id_or_path": arguments.ref_model_id_or_path,
-                "model_revision": None,
-            }
-        )
-    return prepare(
-        named,
-        invocation.get(TemplateArguments),
-        new_tokens=invocation.get(VocabularyArguments).tokens(),
-        given=invocation.set_by_a_person,
-        say=_say,
-    )
-
-
-def _texts(prepared: Prepared) -> Sequence[str | None]:
-    tokenizer = prepared.tokenizer
-    return [tokenizer.id_to_token(index) for index in range(tokenizer.vocab_size)]
-
-
-def _say(text: str) -> None:
-    if is_main():
-        to_stderr(text)
+        return Alignment(data, None, watchers)
+    source = ReferenceSource(invocation, prepared, how, model)
+    if arguments.precompute_ref_logps:
+        return Alignment(with_known_reference(source, data), None, watchers)
+    return Alignment(data, source.load(), watchers)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ft_cli.alignment import align, check_step, settled_values
 from ft_cli.recipes import pt_truncation
 from ft_cli.rows import EncodedData, show_sample
 from ft_core.arguments import (
@@ -25,6 +26,7 @@ from ft_core.models.how import How
 from ft_core.prepare import Prepared, to_stderr
 from ft_core.runs import Run
 from ft_train.arguments import RunArguments, TrainingArguments
+from ft_train.distributed_arguments import DistributedArguments
 from ft_train.evaluation_arguments import EvaluationArguments
 from ft_train.push_arguments import PushArguments
 from ft_train.tuner_arguments import TunerArguments
@@ -93,25 +95,30 @@ class TrainingJob:
             model = self.attach(model, plan.steps)
         if is_main():
             to_stderr(str(count_parameters(model)))
+        aligned = align(
+            self.invocation, self.prepared, self.how, model, self.data.train_data()
+        )
         new_run = self.invocation.get(RunArguments).resume_only_model
         tuner, tuning = self.invocation.get(TunerArguments), tuning_of(self.invocation, plan)
         return train(
             self.recipe,
             model,
             tuner_for(tuner.sft_type, tuner.tuner_backend),
-            self.data.train_data(),
+            aligned.data,
             plan,
             run.directory,
             sidecars=partial(_write_sidecars, self.prepared, self.saved_values()),
             resume=Path(self.resume) if self.resume and not new_run else None,
+            reference=aligned.reference,
             extras=Extras(
                 optimizer=tuning.optimizer,
                 penalty=tuning.penalty,
                 answers=self.answers(),
                 name_row=self.data.place_of,
                 estimate=estimate,
+                keeper=tuning.keeper,
             ),
-            callbacks=(*tuning.watchers, *pushing),
+            callbacks=(*tuning.watchers, *pushing, *aligned.watchers),
             info={"model_info": {"name": self.prepared.name}, "dataset_info": self.data.counts()},
         )
 
@@ -136,6 +143,11 @@ class TrainingJob:
         )
         return tuner.apply(model, tuner_settings(self.invocation, facts))
 
+    def readers(self) -> int:
+        """Return how many processes, or groups that hold sequences together, have rows of their own."""
+        size = self.invocation.get(DistributedArguments).sequence_parallel_size
+        return max(1, world_size() // size)
+
     def run_on_rows(self, model: PreTrainedModel) -> None:
         """Run the model on the first rows, for tuners that look at what goes through it."""
         from ft_train.looking import run_on_rows
@@ -155,7 +167,7 @@ class TrainingJob:
             trained=trained,
             device=self.how.device,
             weight_bits=self.how.weight_bits,
-            accumulates=accumulation_steps(training, world_size()) > 1,
+            accumulates=accumulation_steps(training, self.readers()) > 1,
         )
 
     def duration(self, model: PreTrainedModel, plan: TrainingPlan) -> Duration:
@@ -178,7 +190,7 @@ class TrainingJob:
         from ft_train import derive
 
         data = self.data.train_data()
-        return derive(
+        plan = derive(
             self.invocation.get(TunerArguments),
             self.invocation.get(TrainingArguments),
             self.invocation.get(RunArguments),
@@ -191,7 +203,10 @@ class TrainingJob:
             device=self.how.device.partition(":")[0],
             dtype=self.how.dtype.name,
             checkpointing_needed=estimate.needs_checkpointing,
+            division=self.invocation.get(DistributedArguments).division(),
         )
+        check_step(self.invocation, plan)
+        return plan
 
     def explain(self, plan: TrainingPlan, estimate: MemoryEstimate) -> None:
         """Say what was decided and why."""
@@ -252,7 +267,7 @@ class TrainingJob:
             settled["quantization_bit"] = self.how.quantization.bits
         if template.date is not None:
             settled["template_date"] = template.date.isoformat()
-        return {**self.invocation.plain(), **settled}
+        return {**self.invocation.plain(), **settled, **settled_values(self.invocation)}
 
     def open_run(self) -> Run:
         """Make the run directory, or continue in that of the checkpoint."""
@@ -307,4 +322,5 @@ def _write_sidecars(prepared: Prepared, arguments: Mapping[str, Any], directory:
         chat_template=prepared.chosen.template.to_jinja(),
         generation_config=prepared.generation_config(),
         arguments=arguments,
+        processor=None if prepared.media is None else prepared.media.directory,
     )
