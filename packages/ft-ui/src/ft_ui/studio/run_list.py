@@ -41,6 +41,13 @@ class RunView:
         return found
 
     @property
+    def status(self) -> str:
+        """How it goes; a run that was stopped after saving a checkpoint is interrupted, not done."""
+        status = self.record.status
+        stopped = status == "done" and bool(self.progress().summary.get("interrupted"))
+        return "interrupted" if stopped else status
+
+    @property
     def model(self) -> str:
         """The model's name."""
         given = self.arguments.get("model_type") or self.arguments.get("model_id_or_path")

@@ -211,7 +211,7 @@ class CommandForm:
             kept = {key: item for key, item in values.items() if key != name}
             values = {**kept, name: text} if text else kept
             problem = form.problem_of(name, text, self.studio.workplace)
-            help_text = f"⚠ {problem}" if problem else self._help(field)
+            help_text = f"⚠ {harmless(problem)}" if problem else self._help(field)
             return [values, component.__class__(info=help_text), *self._review(command, values)]
 
         inputs = [self.command, self.values, component]

@@ -97,7 +97,7 @@ class LiveScreen:
 
     def describe(self, run: RunView, progress: Progress, job: Job | None) -> str:
         """Return status and figures as a table."""
-        words, status = self.studio.words, run.record.status
+        words, status = self.studio.words, run.status
         steps = f"{progress.step}/{progress.steps}" if progress.steps else str(progress.step)
         lines = [f"**{words(f'status.{status}')}** · {words('runs.step')} {steps}"]
         values = [(name, progress.latest(name)) for name in FIGURES]

@@ -54,7 +54,7 @@ class RunsScreen:
             self.force = self._button("force", variant="stop")
             self.resume = self._button("resume")
             self.clone = self._button("clone")
-        with gr.Row(equal_height=True):
+        with gr.Accordion(words("runs.delete"), open=False, elem_id="runs-delete-part"):
             self.sure = gr.Textbox(
                 label=words("runs.sure"), info=words("runs.sure_info"), elem_id="runs-sure"
             )
@@ -127,7 +127,7 @@ class RunsScreen:
         progress = run.progress()
         steps = f"{progress.step}/{progress.steps}" if progress.steps else str(progress.step)
         return [
-            self.studio.words(f"status.{run.record.status}"),
+            self.studio.words(f"status.{run.status}"),
             run.name,
             str(run.record.data["command"]),
             Path(run.model).name,

@@ -1,0 +1,169 @@
+"""A real browser, and the pages of ft served by real commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+
+from ft_core.testing import tiny_model
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)  # fmt: skip
+PATIENCE = 120_000
+"""Milliseconds to wait for what a busy machine may take long for."""
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, or the Chrome that is there."""
+    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no browser: make setup-browser")
+        pytest.skip("there is no browser: make setup-browser")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=[*QUIET])
+        yield started
+        started.close()
+
+
+@dataclass
+class Watched:
+    """What a page did that it shouldn't: errors, requests elsewhere, failed answers."""
+
+    faults: list[str] = field(default_factory=list)
+
+    def watch(self, page: Page) -> None:
+        page.on("pageerror", lambda error: self.faults.append(f"error {error}"))
+        page.on(
+            "console",
+            lambda said: self.faults.append(said.text) if said.type == "error" else None,
+        )
+        page.on("request", lambda request: self.check_address(request.url))
+        page.on("response", self.check_answer)
+
+    def check_address(self, url: str) -> None:
+        place = urlsplit(url)
+        if place.scheme not in ("data", "blob") and place.hostname != "127.0.0.1":
+            self.faults.append(f"asked {url}")
+
+    def check_answer(self, answer: Response) -> None:
+        if answer.status >= 400:
+            self.faults.append(f"{answer.status} {answer.url}")
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open pages; at the end none of them may have had an error or asked another host."""
+    watched, contexts = Watched(), []
+
+    def opened(url: str, width: int = 1280, *, dark: bool = False) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if dark else "light",
+            locale="en-US",
+        )
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        watched.watch(page)
+        page.goto(url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert watched.faults == []
+
+
+@dataclass
+class Served:
+    """A page's server.
+
+    Attributes:
+        url: where it is.
+        process: its process.
+    """
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def end(self) -> None:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+
+
+@contextmanager
+def serving(*words: object, cwd: Path) -> Iterator[Served]:
+    """Run a command of ft that serves a page, until the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ft_cli", *map(str, words)],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_PROXY": "*"},
+    )
+    assert process.stderr is not None
+    said: list[str] = []
+    try:
+        for line in process.stderr:
+            said.append(line)
+            if (found := re.search(r"open\s+(http://\S+)", line)) is not None:
+                yield Served(found[1], process)
+                break
+        else:
+            pytest.fail("".join(said))
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.stderr.close()
+
+
+@pytest.fixture
+def serve() -> Callable[..., object]:
+    """Serve a page by a command."""
+    return serving
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A working directory with a tiny model and rows."""
+    tiny_model(tmp_path / "tiny-llama", "llama")
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"say {first}{second}"},
+                {"role": "assistant", "content": f"{first}{second} indeed"},
+            ]
+        }
+        for first in ("ba", "ce", "di", "fo", "gu", "ha", "je", "ki")
+        for second in ("lo", "mu", "ne", "po", "ru", "sa", "ti", "vo")
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    return tmp_path

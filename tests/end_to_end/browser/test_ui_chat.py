@@ -1,0 +1,116 @@
+"""``ft app-ui`` in a real browser: streaming, stopping, retrying, editing, votes, rows, hostile text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+
+def ask(page: Page, text: str) -> None:
+    page.locator("#question textarea").fill(text)
+    page.locator("#question textarea").press("Enter")
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_person_chats_stops_retries_votes_and_saves(
+    open_page: Callable[..., Page], serve: Any, place: Path
+) -> None:
+    words = ("app-ui", "--model_id_or_path", "tiny-llama", "--port", 0)
+    # Greedy answers of random weights seldom end by themselves: the limit makes them long.
+    with serve(*words, "--max_new_tokens", 400, cwd=place) as served:
+        page = open_page(served.url)
+        said = page.locator("#conversation")
+
+        ask(page, "hello there")
+        expect(said).to_contain_text("hello there")
+        expect(page.locator("#question textarea")).to_have_value("")
+        expect(said.locator(".bot")).not_to_have_text("")
+        page.locator("#stop").click()
+        expect(said).to_contain_text(re.compile(r"stopped|cut at the token limit"))
+
+        page.locator("#retry").click()
+        expect(page.locator("#answers")).to_be_visible()
+        expect(page.locator("#answers input[type=radio]")).to_have_count(2)
+
+        page.locator("#undo").click()
+        expect(page.locator("#question textarea")).to_have_value("hello there")
+        expect(said).to_contain_text("Nothing has been said yet.")
+
+        page.locator("#save").click()
+        expect(page.get_by_text("no complete answer to learn from")).to_be_visible()
+
+
+def test_answers_of_an_adapter_and_its_base_are_compared_and_voted_on(
+    open_page: Callable[..., Page], serve: Any, ft: Any, place: Path
+) -> None:
+    ft(
+        *("sft", "--model_id_or_path", "tiny-llama", "--dataset", "rows.jsonl"),
+        *("--max_steps", 60, "--learning_rate", 2e-2, "--batch_size", 8, "--dataset_test_ratio", 0),
+        *("--gradient_accumulation_steps", 1, "--save_steps", 60, "--target_modules", "ALL"),
+        cwd=place,
+    )
+    checkpoint = next(place.glob("output/tiny-llama/v0-*/checkpoint-60"))
+    words = ("app-ui", "--ckpt_dir", checkpoint, "--port", 0, "--max_new_tokens", 24)
+    with serve(*words, "--do_sample", "false", cwd=place) as served:
+        page = open_page(served.url)
+        ask(page, "say balo")
+        expect(page.locator("#conversation")).to_contain_text("indeed")
+        page.locator("#save").click()
+        expect(page.locator("#note textarea, #note input")).to_have_value(
+            re.compile("conversations.jsonl")
+        )
+        saved = rows(place / "chat_rows" / "conversations.jsonl")
+        assert saved[0]["messages"][0]["content"] == "say balo"
+        assert "indeed" in saved[0]["messages"][1]["content"]
+
+        page.get_by_role("tab", name="Side by side").click()
+        page.locator("#arena-question textarea").fill("say cemu")
+        page.locator("#arena-question textarea").press("Enter")
+        expect(page.locator("#left")).to_contain_text("indeed")
+        expect(page.locator("#right .bot")).not_to_have_text(re.compile("^…?$"))
+        expect(page.locator("#right")).to_contain_text("cut at the token limit")
+        page.locator("#left-better").click()
+        expect(page.locator("#arena-note textarea, #arena-note input")).to_have_value(
+            re.compile("preferences.jsonl")
+        )
+        (vote,) = rows(place / "chat_rows" / "preferences.jsonl")
+        assert "indeed" in vote["messages"][-1]["content"]
+        assert "indeed" not in json.dumps(vote["rejected"])
+
+
+def test_what_people_and_models_write_is_never_html(
+    open_page: Callable[..., Page], serve: Any, place: Path
+) -> None:
+    hostile = "<img src=http://example.org/a.png onerror=document.title='owned'> ![x](http://example.org/b.png)"
+    words = ("app-ui", "--model_id_or_path", "tiny-llama", "--port", 0, "--max_new_tokens", 2)
+    with serve(*words, cwd=place) as served:
+        page = open_page(served.url)
+        ask(page, hostile)
+        expect(page.locator("#conversation")).to_contain_text("<img src=http://example.org/a.png")
+        assert page.locator("#conversation .message img").count() == 0
+        assert page.title() != "owned"
+        assert httpx.get(served.url, headers={"host": "attacker.example"}).status_code == 421
+        forged = {"origin": "http://attacker.example"}
+        assert httpx.post(f"{served.url}/gradio_api/queue/join", headers=forged).status_code == 403
+
+
+def test_a_password_is_asked_for_when_one_is_set(
+    open_page: Callable[..., Page], serve: Any, place: Path
+) -> None:
+    words = ("app-ui", "--model_id_or_path", "tiny-llama", "--port", 0, "--auth", "me:secret")
+    with serve(*words, cwd=place) as served:
+        assert httpx.get(served.url).status_code == 401
+        assert httpx.get(served.url, auth=("me", "wrong")).status_code == 401
+        assert httpx.get(served.url, auth=("me", "secret")).status_code == 200
