@@ -37,11 +37,13 @@ class Running:
         url: without ``/v1``.
         port: of the URL.
         front: its state.
+        server: what serves.
     """
 
     url: str
     port: int
     front: Front
+    server: Server
 
     def client(self, **settings: Any) -> OpenAI:
         """OpenAI's own client, which reports the first failure."""
@@ -87,7 +89,7 @@ def serve(tokenizer: Tokenizer) -> Serve:
         server.start()
         port = listening.getsockname()[1]
         try:
-            yield Running(f"http://127.0.0.1:{port}", port, front)
+            yield Running(f"http://127.0.0.1:{port}", port, front, server)
         finally:
             server.stop()
 

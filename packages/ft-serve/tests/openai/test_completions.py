@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ def test_nothing_is_generated_where_nothing_is_wanted(client: OpenAI) -> None:
         cut = [*choice.logprobs.text_offset, None]
         pieces = choice.logprobs.tokens
         if not any(piece.startswith("bytes:") for piece in pieces):
-            assert [text[a:b] for a, b in zip(cut, cut[1:], strict=False)] == pieces
+            assert [text[a:b] for a, b in pairwise(cut)] == pieces
 
 
 def test_log_probabilities_of_generated_tokens(

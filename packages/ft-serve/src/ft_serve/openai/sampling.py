@@ -105,7 +105,7 @@ def room_for(
         return default if asked is None else asked
     room = longest - prompt_tokens
     if room < 1 or (asked or 0) > room:
-        answer = f" and {asked:,} tokens were asked for" if asked else ""
+        answer = f" and max_tokens asks for {asked:,}" if asked else ""
         raise ApiError(
             400,
             f"this model takes {longest:,} tokens, answer included; the prompt has {prompt_tokens:,}{answer}; "

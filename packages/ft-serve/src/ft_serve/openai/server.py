@@ -184,7 +184,7 @@ class Server:
             self._front.serve(served)
             ready(served)
             self._wait(log_interval)
-            self._drain()
+            self.drain()
         except Stopped:
             self._say("stopped before the model was loaded")
         finally:
@@ -236,7 +236,8 @@ class Server:
             )
         return now, tokens
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Take no more requests and wait for those under way, at most as long as the limits say."""
         if self._loop is None or not self._thread.is_alive():
             return
         self._say(f"stopping; {self._front.in_flight} requests are under way")

@@ -43,7 +43,7 @@ class TokenTexts:
         return self.pair(token_id)[0]
 
     def label(self, token_id: int) -> str:
-        """Return a token's text, or as OpenAI does ``bytes:\\xe4\\xbd`` where it is no whole character."""
+        """Return a token's text, or its bytes as OpenAI writes them where it is no whole character."""
         text, encoded = self.pair(token_id)
         if UNFINISHED not in text:
             return text
