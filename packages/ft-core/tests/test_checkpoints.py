@@ -23,6 +23,7 @@ from ft_core.models.loading import base_source, load_checkpoint, load_model
 from ft_core.testing import tiny_model
 from ft_core.tokenizer import Tokenizer
 from ft_core.tuners import TUNERS, LoraSettings
+from ft_core.whole_directories import clear_leftovers
 
 
 @pytest.fixture
@@ -254,3 +255,17 @@ def test_pruning_keeps_best_and_last(
     assert [int(item.name.split("-")[1]) for item in list_checkpoints(tmp_path)] == left
     assert sorted([*deleted, *list_checkpoints(tmp_path)]) == sorted(before)
     assert len(entries(tmp_path)) == len(left)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    for name in (
+        *(".checkpoint-2.abc", ".checkpoint-4.old.abc", ".checkpoint-6.old.abc"),
+        *(".checkpoint-8.deleted", "checkpoint-6", ".other.abc"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+    clear_leftovers(tmp_path, "checkpoint-")
+    assert entries(tmp_path) == [".other.abc", "checkpoint-4", "checkpoint-6"]
+    # What was to be exchanged is back, where nothing took its place.
+    assert (tmp_path / "checkpoint-4" / "weights").read_text() == ".checkpoint-4.old.abc"
+    assert (tmp_path / "checkpoint-6" / "weights").read_text() == "checkpoint-6"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ft_core.errors import UsageError
-from ft_core.launch import launch_command
+from ft_core.launch import from_main, gather, launch_command, share
 from ft_core.runs import Run, find_runs, new_run_directory
 
 
@@ -96,3 +96,35 @@ def test_torchrun_command() -> None:
     ]
     with pytest.raises(UsageError, match="NNODES=two"):
         launch_command("ft_cli", [], {"NNODES": "two"})
+
+
+def test_nodes_are_told_where_they_meet() -> None:
+    alone = launch_command("ft_cli", ["sft"], {"NPROC_PER_NODE": "2"})
+    assert alone is not None and "--standalone" in alone
+    single = launch_command("ft_cli", ["sft"], {}, always=True)
+    assert single is not None and single[3:7] == ["--nproc_per_node", "1", "--nnodes", "1"]
+    place = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "a", "NPROC_PER_NODE": "8"}
+    command = launch_command("ft_cli", ["sft"], place)
+    assert command is not None and "--standalone" not in command
+    assert command[command.index("--node_rank") + 1] == "1"
+    with pytest.raises(UsageError, match="NNODES=2 needs NODE_RANK and MASTER_ADDR too"):
+        launch_command("ft_cli", ["sft"], {"NNODES": "2"})
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    run = Run.open(tmp_path / "there", command="sft", argv=[], arguments={})
+    with run.recording():
+        run.update(result=1)
+    run.save_arguments()
+    assert run.directory.is_dir() and not list(run.directory.iterdir())
+
+
+def test_a_lone_process_has_only_itself() -> None:
+    assert gather(3) == [3] and share(3) == 3 and from_main(lambda: 3) == 3
+    with pytest.raises(UsageError, match="boom"):
+        from_main(fails)
+
+
+def fails() -> int:
+    raise UsageError("boom")

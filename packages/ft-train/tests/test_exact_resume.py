@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from ft_core.command import Command, Invocation
 from ft_core.command.resolve import resolve
-from ft_core.errors import ModelError
+from ft_core.errors import FtError, ModelError
 from ft_core.models.loading import load_model
 from ft_core.samples import Dropped, Sample
 from ft_core.tuners import TUNERS
@@ -137,3 +138,29 @@ def test_adalora_says_what_it_lacks(lab: Any) -> None:
     (checkpoint / RANKS_FILE).unlink()
     with pytest.raises(ModelError, match=f"lacks {RANKS_FILE}; use --resume_only_model true"):
         run(lab, reload(lab, ADALORA, checkpoint), ADALORA, data, "again", resume=checkpoint)
+
+
+def test_a_write_that_fails_leaves_the_checkpoint_before_it(lab: Any) -> None:
+    def full(directory: Path) -> None:
+        if directory.name.startswith(".checkpoint-4."):
+            raise OSError(28, "No space left on device")
+
+    data, directory = TrainData(lab.samples(13)), lab.directory / "run"
+    plan = lab.plan(steps=6, save_strategy="steps", save_steps=2, save_total_limit=1)
+    whole = lab.model()
+    lab.run(whole, plan, data, name="whole")
+    with pytest.raises(
+        FtError,
+        match=r"checkpoint-4 can't be written: No space left .*checkpoint-2 is whole: go on with",
+    ):
+        lab.run(lab.model(), plan, data, sidecars=full)
+    assert [path.name for path in sorted(directory.iterdir()) if "checkpoint" in path.name] == [
+        "checkpoint-2"
+    ]
+    checkpoint = directory / "checkpoint-2"
+    (directory / ".checkpoint-4.abc").mkdir()  # as a process that was killed leaves it
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    lab.run(model, plan, data, resume=checkpoint)
+    for one, other in zip(whole.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert not (directory / ".checkpoint-4.abc").exists()

@@ -138,7 +138,7 @@ def test_other_rows_have_another_fingerprint():
             TrainData(rows(6)),
             TrainData(rows(5)[:2]),
             TrainData(rows(5), groups=[[0, 1], [2]]),
-            TrainData([[Dropped(0, "empty")], *rows(5)[1:]]),
+            TrainData([[Dropped(0, "empty", "no text")], *rows(5)[1:]]),
         )
     }
     assert len(found) == 5

@@ -20,6 +20,7 @@ def summary(result: TrainResult) -> dict[str, Any]:
         "memory_gib": result.memory_gib,
         "trained_tokens": result.trained_tokens,
         "batch_size": result.batch_size,
+        "wrapped": result.wrapped,
         "interrupted": result.interrupted,
         "log_history": list(result.log_history),
     }

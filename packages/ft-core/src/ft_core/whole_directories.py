@@ -53,6 +53,23 @@ def atomic_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def clear_leftovers(parent: Path, prefix: str) -> None:
+    """Remove what a process that was killed left half written below a directory; nobody may be writing there.
+
+    An older directory that was about to be exchanged, and whose successor isn't there, gets its name back.
+
+    Args:
+        parent: the directory.
+        prefix: how the names of the directories in it begin that ``atomic_directory`` made.
+    """
+    for item in sorted(parent.glob(f".{prefix}*.*")):
+        name, _, rest = item.name[1:].partition(".")
+        if rest.startswith("old.") and not (parent / name).exists():
+            item.rename(parent / name)
+        else:
+            shutil.rmtree(item, ignore_errors=True)
+
+
 def _sync(directory: Path) -> None:
     """Force files to disk before their directory gets its name."""
     for path in _tree(directory):

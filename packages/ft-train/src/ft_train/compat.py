@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ft_core.errors import UsageError
 from ft_train.distributed.deepspeed_config import for_device
@@ -189,6 +190,11 @@ def wrapped_loss_scale(world_size: int) -> float:
 
 BACKWARD_OPTIONS: Mapping[bool, Mapping[str, Any]] = {False: {}, True: {"scale_wrt_gas": False}}
 """What accelerate's backward pass takes without and with DeepSpeed, which would divide by micro-batches itself."""
+
+
+def forget_deepspeed() -> None:
+    """Let models that are loaded from now on be whole: transformers divides them while a ZeRO-3 run is remembered."""
+    unset_hf_deepspeed_config()
 
 
 def mark_as_divided(trainer: Trainer) -> None:

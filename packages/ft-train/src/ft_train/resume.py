@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ft_core.checkpoints import list_checkpoints
+from ft_core.divided_checkpoints import ENGINE_POINTER, check_engine_parts
 from ft_core.errors import ModelError, UsageError
 from ft_core.samples import Dropped, Sample
 from ft_train.data import TrainData
@@ -23,9 +24,6 @@ OPTIMIZER_DIRECTORY = "optimizer"
 """Where the parts of FSDP2's optimizer state lie in a checkpoint, one file a process."""
 
 RECIPE_STATE_FILE = "recipe_state.json"
-ENGINE_POINTER = "latest"
-"""DeepSpeed's file that names the folder with its states."""
-
 NEEDED = ("optimizer.pt", SCHEDULER_FILE, STATE_FILE, RUN_STATE_FILE)
 """Files without which a run of whole models can't be continued exactly."""
 
@@ -213,6 +211,8 @@ def check_resumable(checkpoint: Path) -> None:
         missing = [name for name in missing if name != "optimizer.pt"]
     if not any((checkpoint / name).is_file() for name in ("rng_state.pth", "rng_state_0.pth")):
         missing.append("rng_state.pth")
+    if (checkpoint / ENGINE_POINTER).is_file():
+        check_engine_parts(checkpoint)
     if missing:
         raise ModelError(
             f"{checkpoint} can't be resumed: it lacks {', '.join(missing)} (saved with save_only_model, or "

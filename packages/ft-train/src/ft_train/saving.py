@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerControl, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ft_core.checkpoints import prune
+from ft_core.errors import FtError
 from ft_core.launch import gather, is_main, rank
 from ft_core.recipe import Recipe, StepRecipe
 from ft_train.callbacks import StopOnRequest
@@ -69,7 +72,10 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         states, positions = gather(random_state(self.plan.device)), gather(self.loaders.position())
         kept = self.recipe.state() if isinstance(self.recipe, StepRecipe) else {}
         self._note_best(target)
-        with shared_directory(target, publishes=self.args.should_save) as directory:
+        with (
+            _naming(self.last_checkpoint),
+            shared_directory(target, publishes=self.args.should_save) as directory,
+        ):
             self._write_states(directory)
             with whole_weights(self.plain_model, here=self.args.should_save) as model:
                 if self.args.should_save:
@@ -206,6 +212,7 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         note = self.run_state().check(checkpoint)
         if note is not None and is_main():
             print(f"--resume_from_checkpoint: {note}", file=sys.stderr)
+        self.last_checkpoint = checkpoint
         self.loaders.resume(checkpoint)
         if self.extras.keeper is not None:
             self.extras.keeper.load(self.plain_model, checkpoint)
@@ -223,3 +230,16 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load no weights: the caller hands over a model that has the checkpoint's."""
+
+
+@contextmanager
+def _naming(last: Path | None) -> Iterator[None]:
+    """Say in an error of writing which checkpoint is still there."""
+    try:
+        yield
+    except FtError as error:
+        if last is None:
+            raise
+        raise FtError(
+            f"{error}. {last} is whole: go on with --resume_from_checkpoint {last}"
+        ) from error

@@ -13,14 +13,15 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from ft_core.errors import DataError
-from ft_core.launch import is_main
+from ft_core.launch import is_first_of_node, is_main
 from ft_core.recipe import Recipe
 from ft_core.sequences import Layout, enable_joined_attention, layout_for
 from ft_core.tuner import Tuner
+from ft_core.whole_directories import clear_leftovers
 from ft_train.advice import out_of_memory
 from ft_train.attempts import as_resumed, until_it_fits
 from ft_train.callbacks import Journal, Patience, Progress, StopOnRequest, TensorBoard
-from ft_train.compat import check_device
+from ft_train.compat import check_device, forget_deepspeed
 from ft_train.data import TrainData
 from ft_train.distributed.wrapping import check_processes, how_wrapped
 from ft_train.machine import check_fewer_rows, deterministic
@@ -125,6 +126,8 @@ def train(
     check_fewer_rows(plan)
     if resume is not None:
         check_resumable(resume)
+        if is_first_of_node():
+            clear_leftovers(run_directory, "checkpoint-")
     extras = extras or Extras()
     job = _Job(
         recipe,
@@ -195,7 +198,10 @@ class _Job:
                 trainer.resume(self.resume)
             interview = self._before(trainer, plan, clock)
             start = time.monotonic()
-            trainer.train(resume_from_checkpoint=None if self.resume is None else str(self.resume))
+            try:
+                trainer.train(resume_from_checkpoint=self.resume and str(self.resume))
+            finally:
+                forget_deepspeed()
             seconds = time.monotonic() - start
             self._put_back_best(trainer, plan)
             if interview is not None and not stop.stopped:

@@ -56,7 +56,15 @@ def layout_for(model: torch.nn.Module) -> Layout:
     text = json.dumps(inner.config.to_dict(), sort_keys=True, default=str)
     implementation = str(inner.config._attn_implementation)
     native = "sdpa" if implementation.startswith(("flash", attention.NAME)) else implementation
-    return _probe(_Subject(type(inner), inner.config, text), native)
+    return _probe(_Subject(_class_of(inner), inner.config, text), native)
+
+
+def _class_of(model: PreTrainedModel) -> type[PreTrainedModel]:
+    """Return the model's class, under the one that FSDP2 puts in front of it."""
+    from torch.distributed.fsdp import FSDPModule
+
+    own: type[PreTrainedModel] = type(model)
+    return own.__mro__[2] if isinstance(model, FSDPModule) else own
 
 
 class _Subject:

@@ -222,10 +222,11 @@ def _works_on_slices(model: PreTrainedModel, group: SequenceGroup) -> bool:
     """Whether a tiny copy of the model gives the same logits on slices as on the whole; all ranks agree."""
     if layout_for(model) is not Layout.JOINED:
         return False
-    config = copy.deepcopy(model.config)
+    inner = language_model(model)
+    config = copy.deepcopy(inner.config)
     if getattr(config.get_text_config(), "sliding_window", None):
         config.get_text_config().sliding_window = _WINDOW
-    tiny = tiny_copy(type(model), config, "sdpa", groups=group.size)
+    tiny = tiny_copy(type(inner), config, "sdpa", groups=group.size)
     if tiny is None:
         return False
     device = _device(group)
