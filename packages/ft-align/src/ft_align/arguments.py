@@ -103,6 +103,7 @@ class AlignArguments(ArgumentGroup):
         """Return a sentence for each flag that a person set and that does nothing, and what else to know."""
         method, loss = self.rlhf_type, self.loss(given)
         needs = {
+            "acc_strategy": (False, "ft sft or ft pt"),
             "sft_beta": (method == "dpo", "--rlhf_type dpo"),
             "simpo_gamma": ((method, loss) in MARGINS, "the loss simpo"),
             "cpo_alpha": (method in ("cpo", "simpo"), "--rlhf_type cpo or simpo"),

@@ -146,6 +146,14 @@ def _unfit(row: int, example: Example) -> Dropped | None:
         )
     if example.weight == 0:
         return _nothing(row, example)
+    if example.images or example.videos or example.audios:
+        return _dropped(
+            row,
+            example,
+            "media",
+            "preferences about what is seen or heard can't be learned yet; use ft sft, or leave images, videos and "
+            "audios out",
+        )
     return None
 
 

@@ -48,6 +48,11 @@ class Frozen(torch.nn.Module):
         if not enable_shared_prompts(model) and layout_for(model) is Layout.JOINED:
             enable_joined_attention(language_model(model))
 
+    @property
+    def gib(self) -> float:
+        """The memory its weights take, in GiB."""
+        return sum(item.numel() * item.element_size() for item in self.parameters()) / 2**30
+
     @torch.no_grad()
     def forward(self, **inputs: Any) -> Any:
         """Call the model."""

@@ -53,14 +53,15 @@ class ReferenceSource:
         """
         from ft_align.reference import Frozen, adapter_off
 
-        if not self._named:
-            off = adapter_off(self.model)
-            if off is not None:
-                say_once("reference  the model without its adapter")
-                return off
-            say_once("reference  a frozen copy of the model: weights of the base are trained")
+        off = None if self._named else adapter_off(self.model)
+        if off is not None:
+            say_once("reference  the model without its adapter")
+            return off
         other, how = self.settle()
-        return Frozen(other.load(how))
+        frozen = Frozen(other.load(how))
+        what = other.name if self._named else "a frozen copy: weights of the base are trained"
+        say_once(f"reference  {what} ({frozen.gib:.2f} GiB)")
+        return frozen
 
     def settle(self) -> tuple[Prepared, How]:
         """Return the model that answers are compared with, and how it is loaded.
@@ -76,7 +77,6 @@ class ReferenceSource:
                 f"the reference {other.name} reads other tokens than {self.prepared.name}, so the same answer can't "
                 "be compared; name a model with the same tokenizer"
             )
-        say_once(f"reference  {other.name}")
         how = other.how(
             self.invocation.get(ModelArguments),
             quantized=self.invocation.get(QuantizationArguments),
