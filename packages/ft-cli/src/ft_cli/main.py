@@ -47,6 +47,7 @@ TABLE = {
         "Show this machine, what is installed and what will be used.",
         "ft_cli.commands.doctor:COMMAND",
     ),
+    "bench": Entry("Measure a server.", "ft_cli.commands.bench:TABLE"),
     "config-schema": Entry(
         "Print the JSON schema of a command's config file.", "ft_cli.commands.config_schema:COMMAND"
     ),

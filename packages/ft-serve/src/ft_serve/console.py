@@ -13,6 +13,9 @@ TABLE = {
     "deploy": Entry(
         "Serve a model over HTTP, as OpenAI's clients expect it.", "ft_serve.deploy_command:COMMAND"
     ),
+    "bench": Entry(
+        "Measure a server as many clients at once see it.", "ft_serve.bench_command:COMMAND"
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""Measuring any server with OpenAI's completions: speed as clients see it."""
