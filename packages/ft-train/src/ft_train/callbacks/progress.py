@@ -12,6 +12,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ft_train.metrics import Clock, duration
 
 
+_SHOWN = {"acc": "acc", "rewards/margins": "margin"}
+"""Metrics of recipes that the line shows, and what it calls them."""
+
+
 class Progress(TrainerCallback):  # type: ignore[misc]
     """Shows how far a run is.
 
@@ -82,16 +86,16 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             parts += [
                 f"loss {logs['loss']:.4f}",
-                *([f"acc {logs['acc']:.4f}"] if "acc" in logs else []),
+                *(f"{word} {logs[key]:.4f}" for key, word in _SHOWN.items() if key in logs),
                 f"gradient {logs.get('grad_norm', 0.0):.3f}",
                 f"learning rate {logs['learning_rate']:.2e}",
                 f"{logs['trained_tokens_per_second']:,.0f} trained tokens/s",
                 f"{logs['memory(GiB)']:.2f} GiB",
             ]
         parts += [
-            f"{name.removeprefix('eval_')} {value:.4f} (evaluation)"
-            for name, value in logs.items()
-            if name in ("eval_loss", "eval_acc")
+            f"{word} {logs[f'eval_{key}']:.4f} (evaluation)"
+            for key, word in {"loss": "loss", **_SHOWN}.items()
+            if f"eval_{key}" in logs
         ]
         elapsed = self._clock.elapsed()
         left = elapsed / max(1, done - self._first_step) * max(0, total - done)
