@@ -11,7 +11,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ft_train.metrics import Clock, duration
 
-
 _SHOWN = {"acc": "acc", "rewards/margins": "margin"}
 """Metrics of recipes that the line shows, and what it calls them."""
 
