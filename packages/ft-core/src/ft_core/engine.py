@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
+from ft_core.samples import Medium
+
 
 class Capability(StrEnum):
     """What an engine can do beyond generating text; ``TOKENS`` is to tell which tokens are behind it."""
@@ -18,6 +20,7 @@ class Capability(StrEnum):
     LOGPROBS = "logprobs"
     CONSTRAINTS = "constraints"
     EMBED = "embed"
+    MEDIA = "media"
     TOKENS = "tokens"
 
 
@@ -92,11 +95,13 @@ class GenerationRequest:
         token_ids: the prompt.
         sampling: how to choose tokens.
         adapter: name of the adapter that answers; ``None`` takes the model as it was loaded.
+        media: what is to be seen or heard in the prompt, whose tokens stand in it already.
     """
 
     token_ids: Sequence[int]
     sampling: Sampling = field(default_factory=Sampling)
     adapter: str | None = None
+    media: tuple[Medium, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ def prepare(
         given: names of flags a person set.
         say: is told what takes long and what was decided.
         weights: false for work on text alone: neither weights nor code of the model are needed then.
-        media: what is read of images, videos and audios; ``None`` takes the defaults.
+        media: what is read of images, videos and audios; ``None`` takes what suits a person's own rows.
 
     Raises:
         UsageError: unknown names, or a repository that loads the model is not given.
@@ -297,7 +297,7 @@ def prepare(
         say(f"{name} has no effect: the chat format doesn't look at it")
     if "tools_prompt" in given and chosen.template.tools_prompt is None:
         say("--tools_prompt has no effect: the chat template has a form of its own for tools")
-    processor = _processor(own, directory, media)
+    processor = _processor(own, directory, checkpoint, media)
     if processor is not None:
         chosen = replace(chosen, template=MediaTemplate(chosen.template, processor))
     return Prepared(
@@ -406,10 +406,21 @@ def _has_marks(tokenizer: Tokenizer, template_type: str) -> bool:
 
 
 def _processor(
-    own: Path, directory: Path, media: MediaArguments | MediaLimits | None
+    own: Path,
+    directory: Path,
+    checkpoint: SavedCheckpoint | None,
+    media: MediaArguments | MediaLimits | None,
 ) -> MediaProcessor | None:
-    """Return the processor of a model that sees or hears: the checkpoint's, else the model's."""
+    """Return the processor of a model that sees or hears: the checkpoint's, else the model's.
+
+    Images are as large as those that a checkpoint was trained on, unless something else is said.
+    """
+    if media is None:
+        media = MediaArguments()
     limits = media.limits() if isinstance(media, MediaArguments) else media
+    trained = None if checkpoint is None else checkpoint.arguments.get("rescale_image")
+    if limits.rescale is None and isinstance(trained, int):
+        limits = replace(limits, rescale=trained)
     for folder in dict.fromkeys((own, directory)):
         if has_processor(folder):
             return MediaProcessor(folder, limits)

@@ -15,6 +15,7 @@ from ft_core.media.limits import MediaLimits, RemoteRules
 if TYPE_CHECKING:
     from ft_core.media.batches import MediaRecipe, media_features
     from ft_core.media.loading import copy_processor, has_processor
+    from ft_core.media.marks import has_media
     from ft_core.media.processing import MediaProcessor
     from ft_core.media.template import MediaTemplate, encode_question
 
@@ -27,6 +28,7 @@ __all__ = [
     "RemoteRules",
     "copy_processor",
     "encode_question",
+    "has_media",
     "has_processor",
     "media_features",
 ]
@@ -37,6 +39,7 @@ _HOMES = {
     "MediaTemplate": "template",
     "copy_processor": "loading",
     "encode_question": "template",
+    "has_media": "marks",
     "has_processor": "loading",
     "media_features": "batches",
 }

@@ -72,6 +72,18 @@ def with_features(batch: Batch, processor: MediaProcessor) -> Batch:
     return ready
 
 
+def prompt_features(
+    processor: MediaProcessor, token_ids: Sequence[int], media: Sequence[Medium]
+) -> Features:
+    """Return what a model gets of the media of one prompt beside its token ids [1, L].
+
+    Raises:
+        DataError: a medium can't be used any more.
+    """
+    features = dict(processor.process(media).features)
+    return {**features, **processor.token_types([token_ids])}
+
+
 @dataclass(frozen=True)
 class MediaRecipe:
     """A training method whose batches hold what is to be seen and heard.
@@ -135,4 +147,4 @@ class MediaRecipe:
         return getattr(self.inner, name)
 
 
-__all__ = ["MediaRecipe", "media_features", "with_features"]
+__all__ = ["MediaRecipe", "media_features", "prompt_features", "with_features"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class MediaProcessor:
         self.limits = limits or MediaLimits()
         self._settings = read_processor_settings(directory)
         self._remembered: OrderedDict[tuple[Source, ...], Processed] = OrderedDict()
+        self._lock = threading.RLock()  # engines prepare prompts in several threads
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MediaProcessor, (self._directory, self.limits)
@@ -93,9 +95,14 @@ class MediaProcessor:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     @cached_property
+    def _loaded(self) -> Any:
+        return load_processor(self._directory)
+
+    @property
     def library(self) -> Any:
         """The processor of transformers."""
-        return load_processor(self._directory)
+        with self._lock:
+            return self._loaded
 
     @cached_property
     def family(self) -> MediaFamily:
@@ -129,10 +136,11 @@ class MediaProcessor:
             DataError: a medium can't be used; the message names it.
         """
         key = tuple(Source(item.kind, item.source) for item in places)
-        known = self._remembered.pop(key, None)
-        if known is None:
-            known = self._process(key)
-        self._remember(key, known)
+        with self._lock:
+            known = self._remembered.pop(key, None)
+            if known is None:
+                known = self._process(key)
+            self._remember(key, known)
         return known
 
     def resized(self, source: str) -> Size:

@@ -14,6 +14,9 @@ from ft_core.agents import AGENTS
 from ft_core.engine import Engine, GenerationRequest, Sampling
 from ft_core.errors import FtError, UsageError
 from ft_core.examples import Example
+from ft_core.media import encode_question, has_media
+from ft_core.samples import Tokens
+from ft_core.templates import truncate
 from ft_core.templates.template import Template
 from ft_serve.infer.results import (
     AnswerFile,
@@ -49,21 +52,19 @@ class Prompting:
         name = self.template.tools_prompt
         return AGENTS.get(name).stop if example.tools and name is not None else ()
 
-    def token_ids(self, example: Example) -> list[int]:
+    def question(self, example: Example) -> Tokens:
         """Return what the engine is fed.
 
         Raises:
             FtError: the row doesn't fit the template, or is too long.
         """
-        ids = self.template.encode_prompt(
-            example.prompt, example.tools, example.chat_template_kwargs
-        )
-        if self.max_length is None or len(ids) <= self.max_length:
-            return ids
+        tokens = encode_question(self.template, example)
+        if self.max_length is None or len(tokens) <= self.max_length:
+            return tokens
         if self.truncate:
-            return ids[-self.max_length :]
+            return truncate(tokens, self.max_length, "truncation_left")[0]
         raise FtError(
-            f"the prompt has {len(ids)} tokens, more than --max_length {self.max_length}; raise it, or use "
+            f"the prompt has {len(tokens)} tokens, more than --max_length {self.max_length}; raise it, or use "
             "--truncation_strategy truncation_left"
         )
 
@@ -227,10 +228,12 @@ class _Work:
         async with gate:
             try:
                 stop = (*self.sampling.stop, *self.prompting.pauses(row.example))
+                question = await self._question(row.example)
                 request = GenerationRequest(
-                    self.prompting.token_ids(row.example),
+                    question.input_ids,
                     replace(self.sampling, seed=self.seed + row.index, stop=stop),
                     self.adapter,
+                    question.media,
                 )
                 async for event in self.engine.generate(request):
                     row.text += event.text
@@ -241,6 +244,12 @@ class _Work:
                 row.error = str(error)
             row.done = True
             row.pieces.put_nowait(None)
+
+    async def _question(self, example: Example) -> Tokens:
+        if not has_media(example):
+            return self.prompting.question(example)
+        # Pictures take their time to be read, and answers go on meanwhile.
+        return await asyncio.to_thread(self.prompting.question, example)
 
     async def _show(self, row: _Row) -> None:
         if self.verbose:

@@ -88,6 +88,7 @@ def _start_pt(prepared: Prepared, how: How, adapters: Mapping[str, str], *, seed
         adapters=adapters,
         loaded_adapter=LOADED_ADAPTER if named else None,
         seed=seed,
+        media=prepared.media,
     )
 
 

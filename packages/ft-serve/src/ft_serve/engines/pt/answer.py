@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ft_core.engine import FinishReason, GenerationEvent, GenerationRequest, TokenLogprob
 from ft_core.errors import FtError, ModelError
@@ -49,6 +50,7 @@ class Answer:
         seed: of its random numbers.
         decoder: the tokenizer.
         matcher: what the answer must be.
+        features: what the model gets of the prompt's images, videos and audios, by the name of its argument.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Answer:
         seed: int,
         decoder: Decoder,
         matcher: Matcher | None = None,
+        features: Mapping[str, Any] | None = None,
     ) -> None:
+        self.features = features or {}
         self.prompt: Sequence[int] = tuple(request.token_ids)
         self.sampling = request.sampling
         self.seed = seed

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from ft_core.engine import (
@@ -18,13 +19,16 @@ from ft_core.engine import (
     TokenScores,
 )
 from ft_core.errors import ModelError, UsageError
+from ft_core.media import MediaProcessor
 from ft_serve.engines.pt.adapters import RowAdapters, attach_adapters
 from ft_serve.engines.pt.answer import Answer, Limits
+from ft_serve.engines.pt.batch.attention import attend_by_rows
 from ft_serve.engines.pt.batch.cache import can_batch
 from ft_serve.engines.pt.constraints import Grammars
 from ft_serve.engines.pt.detokenize import Decoder
 from ft_serve.engines.pt.embedding import embed_sequences
 from ft_serve.engines.pt.limits import ModelLimits, default_cached_tokens
+from ft_serve.engines.pt.packed import pack_linears
 from ft_serve.engines.pt.scheduler import Budget
 from ft_serve.engines.pt.scoring import score_sequences
 from ft_serve.engines.pt.worker import Worker
@@ -34,7 +38,7 @@ class PtEngine:
     """Answers requests with a model that is loaded already (``ft_core.engine.Engine``).
 
     Requests that run at the same time share forward passes; each gets the tokens it would get alone.
-    A request with beams, and every request of a model whose rows can't share a cache (Mamba, hybrids,
+    A request with beams or media, and every request of a model whose rows can't share a cache (Mamba, hybrids,
     rotations that depend on the longest row), runs alone through transformers' ``generate``, while the
     batch goes on between its tokens. After a crash the engine fails what was under way and goes on.
 
@@ -52,6 +56,7 @@ class PtEngine:
             between two of their tokens.
         reused_tokens: tokens of earlier requests that are kept for prompts that begin alike; 0 keeps none.
         seed: of requests that bring none.
+        media: the processor of a model that sees or hears; without it requests with media are refused.
     """
 
     def __init__(
@@ -67,12 +72,13 @@ class PtEngine:
         prefill_tokens: int = 512,
         reused_tokens: int = 8192,
         seed: int = 42,
+        media: MediaProcessor | None = None,
     ) -> None:
         for name, value in (("max_rows", max_rows), ("prefill_tokens", prefill_tokens)):
             if value < 1:
                 raise UsageError(f"{name} {value}: give at least 1")
         model.eval()
-        self._tokenizer = tokenizer
+        self._tokenizer, self._media = tokenizer, media
         self._stop_token_ids = frozenset(stop_token_ids)
         self._limits = ModelLimits.of(model)
         self._seeds = random.Random(seed)
@@ -80,6 +86,8 @@ class PtEngine:
         rows = RowAdapters(model)
         if adapters or loaded_adapter is not None:
             rows = attach_adapters(model, adapters or {}, loaded=loaded_adapter)
+        self._attention = attend_by_rows(rows.model)
+        self._packed = pack_linears(rows.model)
         budget = None
         if can_batch(rows.model):
             cached = max_cached_tokens or default_cached_tokens(rows.model)
@@ -92,6 +100,8 @@ class PtEngine:
         absent = set() if self.adapters else {Capability.ADAPTERS}
         if not self._grammars.available:
             absent.add(Capability.CONSTRAINTS)
+        if self._media is None:
+            absent.add(Capability.MEDIA)
         return frozenset(Capability) - absent
 
     @property
@@ -124,7 +134,8 @@ class PtEngine:
         constraint, matcher = request.sampling.constraint, None
         if constraint is not None:
             matcher = await asyncio.to_thread(self._grammars.compile, constraint)
-        answer = Answer(request, limits, seed, self._tokenizer, matcher)
+        features = await asyncio.to_thread(self._features, request) if request.media else None
+        answer = Answer(request, limits, seed, self._tokenizer, matcher, features)
         worker.submit(answer)
         try:
             while True:
@@ -135,6 +146,16 @@ class PtEngine:
         finally:
             if not answer.finished:
                 worker.cancel(answer)
+
+    def _features(self, request: GenerationRequest) -> Mapping[str, torch.Tensor]:
+        if self._media is None:
+            raise UsageError("this model takes texts only; leave images, videos and audios out")
+        from ft_core.media.batches import prompt_features
+
+        features: Mapping[str, torch.Tensor] = prompt_features(
+            self._media, request.token_ids, request.media
+        )
+        return features
 
     async def score(
         self, token_ids: Sequence[Sequence[int]], *, top: int = 0, adapter: str | None = None
@@ -174,7 +195,10 @@ class PtEngine:
         """Fail what is under way, stop the thread and let go of the model."""
         running, self._running = self._running, None
         if running is not None:
-            await asyncio.to_thread(running[1].close)
+            adapters, worker = running
+            await asyncio.to_thread(worker.close)
+            self._packed.undo()
+            adapters.model.set_attn_implementation(self._attention)
 
     @property
     def active(self) -> int:

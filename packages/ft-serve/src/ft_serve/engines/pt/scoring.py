@@ -69,7 +69,7 @@ def _score_group(
     ids = torch.tensor(padded, device=model.device)
     in_pieces = width > FORWARD_TOKENS and can_batch(model)
     chunk = FORWARD_TOKENS if in_pieces else width
-    cache = DynamicCache(config=model.config) if in_pieces else None
+    cache = DynamicCache(config=model.config.get_text_config()) if in_pieces else None
     logprobs: list[list[float]] = [[0.0] for _ in rows]
     likeliest: list[list[Likeliest]] = [[()] for _ in rows]
     for begin in range(0, width, chunk):

@@ -1,4 +1,4 @@
-"""Requests that run alone through transformers' ``generate``: beams, and models whose rows can't share a cache."""
+"""Requests that run alone through transformers' ``generate``: beams, media, and models whose rows share no cache."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def generate_alone(
         output = model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
+            **{name: value.to(model.device) for name, value in answer.features.items()},
             generation_config=_configuration(answer, beams),
             logits_processor=processors,
             stopping_criteria=StoppingCriteriaList([watch]),

@@ -171,7 +171,7 @@ class Worker:
     def _take_arrived(self) -> None:
         while self._arrived:
             answer = self._arrived.popleft()
-            if self._scheduler is None or answer.sampling.num_beams > 1:
+            if self._scheduler is None or answer.features or answer.sampling.num_beams > 1:
                 self._alone.append(answer)
             else:
                 self._scheduler.add(answer)

@@ -34,7 +34,7 @@ class Prefill:
         prefixes: Sequence[Prefix | None] = (),
     ) -> None:
         model = adapters.model
-        self.cache = ColumnCache(model.config)
+        self.cache = ColumnCache(model.config.get_text_config())
         self.cache.open([len(prompt) for prompt in prompts])
         self.width = self.cache.column_capacity
         self.chunk = chunk
@@ -80,7 +80,7 @@ class Rows:
     def __init__(self, adapters: RowAdapters) -> None:
         self._adapters = adapters
         self._names: list[str | None] = []
-        self.cache = ColumnCache(adapters.model.config)
+        self.cache = ColumnCache(adapters.model.config.get_text_config())
 
     def __len__(self) -> int:
         return self.cache.rows
