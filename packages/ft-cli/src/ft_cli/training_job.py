@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,9 @@ class TrainingJob:
         pushing = self.pushing(run)
         limit_gpu_memory(plan.gpu_memory_fraction, self.how.device)
         set_seed(plan.seed)  # adapters begin with random weights
-        model = self.prepared.load(self.how, for_training=True)
+        # Weights that are divided over processes never lie whole on a GPU.
+        how = replace(self.how, device="cpu") if plan.division.divides_weights else self.how
+        model = self.prepared.load(how, for_training=True)
         if self.prepared.checkpoint is None or self.prepared.checkpoint.whole:
             model = self.attach(model, plan.steps)
         if is_main():

@@ -26,6 +26,7 @@ from ft_train.distributed.fsdp import shard
 from ft_train.distributed.gathering import whole_tensor
 from ft_train.distributed.team import Team
 from ft_train.distributed.wrapping import check_wrapped
+from ft_train.distributed.zero import divide
 from ft_train.evaluation import Evaluation
 from ft_train.faults import not_a_number
 from ft_train.loaders import EpochLoader, Loaders, StreamLoader
@@ -90,6 +91,9 @@ class RecipeTrainer(SavingTrainer):
         if plan.division.fsdp is not None:
             shard(model, plan.division.fsdp, plan.device)
             mark_as_divided(self)
+        elif plan.division.divides_weights:
+            engine = self.args.hf_deepspeed_config
+            divide(model, engine.config, self.args.device, engine.dtype())
         for callback in [item for item in self.callback_handler.callbacks if item not in callbacks]:
             if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
                 self.remove_callback(callback)

@@ -69,10 +69,10 @@ def _train(invocation: Invocation) -> None:
     with run.recording():
         result = job.train(run)
         run.update(result=summary(result))
-    if is_main():
-        report(result, run.directory)
-    if result.interrupted:
-        raise KeyboardInterrupt
+        if is_main():
+            report(result, run.directory)
+        if result.interrupted:
+            raise KeyboardInterrupt  # the run is recorded as interrupted, and the exit code says so
 
 
 def _nothing(text: str) -> None:

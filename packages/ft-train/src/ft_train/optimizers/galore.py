@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -130,9 +130,19 @@ class GaLoreAdamW(torch.optim.Optimizer):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(update.to(parameter.dtype), alpha=-group["lr"])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state in plain values, which are read back without unpickling classes."""
+        state: dict[str, Any] = super().state_dict()
+        for group in state["param_groups"]:
+            group["galore"] = None if group["galore"] is None else asdict(group["galore"])
+        return state
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state as it was saved; torch would turn every tensor into its parameter's data type."""
+        settings = [group["galore"] for group in self.param_groups]
         super().load_state_dict(state_dict)
+        for group, own in zip(self.param_groups, settings, strict=True):
+            group["galore"] = own
         parameters = [item for group in self.param_groups for item in group["params"]]
         for index, saved in state_dict["state"].items():
             parameter = parameters[index]
