@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig
 
 from ft_core.checkpoints import (
@@ -27,35 +24,13 @@ from ft_core.models.loading import base_source, load_with_adapter
 from ft_core.models.resolution import ModelSource
 from ft_core.tuner import UNMERGEABLE
 from ft_core.tuners import TUNERS
+from ft_core.tuners.shards import open_merger
+from ft_quant.devices import device_of
+from ft_quant.dtypes import DTYPE_NAMES, read_config, stored_dtype
+from ft_quant.sidecars import copy_sidecars, whole_arguments
+from ft_quant.weights import open_weights, rewrite
 
 DtypeChoice = Literal["AUTO", "bf16", "fp16", "fp32"]
-
-DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-"""The data types that weights are written in, by torch's."""
-
-# What a checkpoint keeps beside its weights; all but the first group belong to the base where the
-# checkpoint has none of its own.
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tekken.json",
-    "*.tiktoken",
-    "chat_template.*",
-    "chat_templates",
-)
-_OTHER_FILES = (
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "*.py",
-)
-_UNQUANTIZED: Mapping[str, Any] = {"quant_method": None, "quantization_bit": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +72,7 @@ def merge_checkpoint(
     source: ModelSource | None = None,
     trust_remote_code: bool = False,
     report: Report = report_to_stderr,
+    finish: Callable[[Path], None] | None = None,
 ) -> MergeReport:
     """Fold the adapter of a checkpoint into its base model and write the whole model.
 
@@ -115,6 +91,7 @@ def merge_checkpoint(
         source: where the base comes from; ``None`` takes what the checkpoint says.
         trust_remote_code: run Python code of the base model's repository if it needs it.
         report: is told what takes long.
+        finish: is called with the complete directory before it gets its name; what it raises leaves nothing.
 
     Raises:
         ModelError: the checkpoint is none, holds a whole model, doesn't fit its base, or the base is
@@ -128,7 +105,7 @@ def merge_checkpoint(
     _refuse_unmergeable(checkpoint)
     target = _target(checkpoint, output_dir)
     _check_target(target, checkpoint, overwrite=overwrite)
-    place = _device(device)
+    place = device_of(device, "--merge_device_map")
     source = source or base_source(checkpoint)
     base = fetch(source, report=report)
     _check_base(base, target)
@@ -139,61 +116,82 @@ def merge_checkpoint(
             f"the adapter was trained on weights of {bits} bits and goes into the plain ones of {source.name}, so "
             "answers may differ a little from those of the training"
         )
-    report(f"loading {source.name} and the adapter of {checkpoint.path.name}")
-    model = load_with_adapter(
-        base,
-        checkpoint,
-        dtype=chosen,
-        device=place,
-        name=source.base_name(base),
-        trust_remote_code=trust_remote_code,
-    )
-    merged = TUNERS.get(checkpoint.kind).merge(model)
-    # The file itself is copied below: transformers refuses to write some published ones anew.
-    merged.generation_config = GenerationConfig.from_model_config(merged.config)
-    report(f"writing {target}")
+    report(f"merging the adapter of {checkpoint.path.name} into {source.name}")
+    how = _How(base, checkpoint, chosen, place, source.base_name(base), trust_remote_code)
     with atomic_directory(target, replace=overwrite) as directory:
-        TUNERS.get("full").save(merged, directory, safe_serialization=safe_serialization)
-        _copy_sidecars(checkpoint.path, base, directory)
-        write_sidecars(directory, arguments=_arguments(checkpoint, DTYPE_NAMES[chosen]))
+        streamed = None
+        if safe_serialization and place.type == "cpu":
+            streamed = _merge_by_shards(how, directory)
+        parameters = streamed or _merge_whole(how, directory, safe_serialization)
+        copy_sidecars(checkpoint.path, base, directory)
+        arguments = whole_arguments(checkpoint.arguments, DTYPE_NAMES[chosen])
+        write_sidecars(directory, arguments=arguments)
+        if finish is not None:
+            finish(directory)
     return MergeReport(
         path=target,
         checkpoint=checkpoint.path,
         base=str(base) if source.hub == "local" else source.name,
         dtype=DTYPE_NAMES[chosen],
-        parameters=sum(parameter.numel() for parameter in merged.parameters()),
+        parameters=parameters,
         size=sum(file.stat().st_size for file in _weight_files(target)),
     )
 
 
-def stored_dtype(directory: Path) -> torch.dtype:
-    """Return the data type that a model directory's weights are stored in, as one that ft writes.
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What is merged, and how."""
 
-    The configuration says it; where it doesn't, the first floating-point tensor does. Anything but
-    bf16 and fp16 is float32.
+    base: Path
+    checkpoint: SavedCheckpoint
+    dtype: torch.dtype
+    device: torch.device
+    name: str
+    trust_remote_code: bool
 
-    Raises:
-        ModelError: a file is damaged.
+
+def _merge_by_shards(how: _How, directory: Path) -> int | None:
+    """Merge with no more than a shard in memory; ``None`` where the model has to be held whole.
+
+    Returns:
+        The number of parameters.
     """
-    config = _read_config(directory)
-    for part in (config, config.get("text_config") or {}):
-        for key in ("dtype", "torch_dtype"):
-            if isinstance(part.get(key), str):
-                return _writable(getattr(torch, part[key].removeprefix("torch."), torch.float32))
-    for file in sorted(directory.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                names = {str(tensors.get_slice(name).get_dtype()) for name in tensors.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file}: can't be read: {error}; fetch it again") from error
-        for name, dtype in (("BF16", torch.bfloat16), ("F16", torch.float16)):
-            if name in names:
-                return dtype
-    return torch.float32
+    if not any(how.base.glob("*.safetensors")):
+        return None
+    weights = open_weights(how.base)
+    merger = open_merger(
+        how.base,
+        how.checkpoint,
+        weights.names,
+        weights.read,
+        dtype=how.dtype,
+        trust_remote_code=how.trust_remote_code,
+    )
+    if merger is None:
+        return None
+    rewrite(weights, directory, lambda name: {name: merger.merged(name)})
+    model = merger.model
+    model.config.dtype = how.dtype
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(directory)
+    return sum(weights.shape(name).numel() for name in weights.names)
 
 
-def _writable(dtype: object) -> torch.dtype:
-    return dtype if isinstance(dtype, torch.dtype) and dtype in DTYPE_NAMES else torch.float32
+def _merge_whole(how: _How, directory: Path, safe_serialization: bool) -> int:
+    """Merge in memory and write the model; returns the number of parameters."""
+    model = load_with_adapter(
+        how.base,
+        how.checkpoint,
+        dtype=how.dtype,
+        device=how.device,
+        name=how.name,
+        trust_remote_code=how.trust_remote_code,
+    )
+    merged = TUNERS.get(how.checkpoint.kind).merge(model)
+    # The file itself is copied: transformers refuses to write some published ones anew.
+    merged.generation_config = GenerationConfig.from_model_config(merged.config)
+    TUNERS.get("full").save(merged, directory, safe_serialization=safe_serialization)
+    return sum(parameter.numel() for parameter in merged.parameters())
 
 
 def _refuse_unmergeable(checkpoint: SavedCheckpoint) -> None:
@@ -244,65 +242,13 @@ def _check_base(base: Path, target: Path) -> None:
         raise UsageError(
             f"{target} holds the base model; give another directory for the merged model"
         )
-    quantized = _read_config(base).get("quantization_config")
+    quantized = read_config(base).get("quantization_config")
     if quantized:
         method = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else ""
         raise ModelError(
             f"the base model {base} is quantized ({method}), and an adapter can't be merged into "
             "quantized weights; give the unquantized model with --model_id_or_path"
         )
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    file = directory / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: can't be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{file}: holds no JSON object")
-    return config
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cpu")
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"--merge_device_map {name}: this machine has no such device ({reason}); use cpu or auto"
-        ) from error
-    return device
-
-
-def _copy_sidecars(checkpoint: Path, base: Path, directory: Path) -> None:
-    has_tokenizer = any(
-        (checkpoint / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
-    )
-    for pattern in _TOKENIZER_FILES:
-        _copy((checkpoint if has_tokenizer else base).glob(pattern), directory)
-    for pattern in _OTHER_FILES:
-        _copy(base.glob(pattern), directory)
-        _copy(checkpoint.glob(pattern), directory)
-
-
-def _copy(files: Iterable[Path], directory: Path) -> None:
-    for file in files:
-        if file.is_dir():
-            shutil.copytree(file, directory / file.name, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(file, directory / file.name)
-
-
-def _arguments(checkpoint: SavedCheckpoint, dtype: str) -> dict[str, Any]:
-    """The checkpoint's arguments, as they are true of the whole model."""
-    plain = {name: value for name, value in _UNQUANTIZED.items() if name in checkpoint.arguments}
-    return {**checkpoint.arguments, **plain, "sft_type": "full", "dtype": dtype}
 
 
 def _weight_files(directory: Path) -> list[Path]:

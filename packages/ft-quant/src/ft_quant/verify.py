@@ -20,7 +20,7 @@ from ft_core.errors import ModelError, UsageError
 from ft_core.hub.cache import Report, report_to_stderr
 from ft_core.models.loading import load_checkpoint
 from ft_core.models.resolution import ModelSource
-from ft_quant.merge import DTYPE_NAMES, stored_dtype
+from ft_quant.dtypes import DTYPE_NAMES, stored_dtype
 
 PROMPTS = (
     "Who are you?",

@@ -89,7 +89,8 @@ def push(
     Raises:
         HubError: the hub can't be reached or refuses.
     """
-    with _in_our_words(destination.hub, destination.repository):
+    kept = f"; what is pushed is on disk in {directory}"
+    with _in_our_words(destination.hub, destination.repository, kept):
         if destination.hub == "huggingface":
             from huggingface_hub import HfApi
 
@@ -148,8 +149,8 @@ def _client(token: str) -> Any:
 
 
 @contextmanager
-def _in_our_words(hub: PushHub, name: str) -> Iterator[None]:
-    """Turn the clients' errors into ours."""
+def _in_our_words(hub: PushHub, name: str, kept: str = "") -> Iterator[None]:
+    """Turn the clients' errors into ours; ``kept`` says where work that was done is."""
     import httpx
     from huggingface_hub import errors
 
@@ -170,6 +171,6 @@ def _in_our_words(hub: PushHub, name: str) -> Iterator[None]:
     except known as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise HubError(
-            f"{name} can't be pushed to {_NAMES[hub]}: {reason}. Check --hub_model_id, the token and the network; "
-            "what was trained is on disk"
+            f"{name} can't be pushed to {_NAMES[hub]}: {reason}. Check --hub_model_id, the token and the "
+            f"network{kept}"
         ) from error

@@ -1,0 +1,1 @@
+"""Modelfiles for Ollama."""
