@@ -10,13 +10,19 @@ export TOKENIZERS_PARALLELISM ?= false
 JOBS ?= $(shell python3 -c 'import os; print(min(os.cpu_count() or 1, 8))')
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test quick slow lint types format bench build accept clean test-vllm setup-lmdeploy test-lmdeploy
+.PHONY: help setup setup-browser screenshots demo test quick slow lint types format bench build accept clean test-vllm setup-lmdeploy test-lmdeploy
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Make the environment in .venv (needs Python >= 3.11 and pip; gets uv itself).
 	@bash scripts/setup.sh
+
+setup-browser: ## A browser for the tests of the pages: Debian's chromium; other systems have Chrome or Chromium already.
+	@bash scripts/setup_browser.sh
+
+screenshots: setup ## Make the pictures of ft-ui's README anew, by the test that trains and chats in a browser.
+	FT_SCREENSHOTS=packages/ft-ui/screenshots $(PYTEST) -q -m slow tests/end_to_end/browser
 
 demo: setup ## Teach a real model a new name, then ask it before and after.
 	@env -u OMP_NUM_THREADS bash scripts/demo.sh

@@ -17,6 +17,7 @@ TOOLS = ("pytest", "pytest-asyncio")
 TESTED_WITH = {
     "ft-core": ("model", "gguf", "bnb", "hqq"),
     "ft-align": ("online",),
+    "ft-ui": ("gradio",),
 }
 """Extras that the tests of a package need; added once the package has shown to work without."""
 ORACLES = {"ft-core": ("trl",)}

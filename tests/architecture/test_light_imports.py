@@ -72,6 +72,8 @@ def test_importing_packages_loads_nothing_heavy(modules: str, tmp_path: Path) ->
         ["pt", "--print_config", "yaml"],
         ["infer", "--print_config"],
         ["merge-lora", "--print_config"],
+        ["app-ui", "--print_config"],
+        ["web-ui", "--print_config"],
         ["config-schema", "sft"],
         ["list", "models"],
         ["list", "templates"],

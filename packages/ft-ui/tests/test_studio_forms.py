@@ -39,6 +39,9 @@ class Learning(ArgumentGroup):
     system: str | None = None
     """System message."""
 
+    deepspeed: dict[str, str] | str | None = None
+    """Settings."""
+
     custom_register_path: str | None = None
     """A .py file."""
 
@@ -70,7 +73,7 @@ def workplace(tmp_path: Path) -> Workplace:
 
 def test_a_form_has_every_flag_a_page_may_set() -> None:
     assert set(FORM.fields) == {
-        *("dataset", "lora_rank", "packing", "sft_type", "learning_rate", "system")
+        *("dataset", "lora_rank", "packing", "sft_type", "learning_rate", "system", "deepspeed")
     }
     assert FORM.fields["packing"].default_text == "true", "the command's own default counts"
     assert FORM.fields["sft_type"].choices == ["lora", "full"]
@@ -170,6 +173,15 @@ def test_a_link_out_of_the_directory_is_refused(workplace: Workplace, tmp_path: 
     with pytest.raises(UsageError, match="outside"):
         workplace.inside("link/passwd")
     assert workplace.inside("rows.jsonl") == workplace.root / "rows.jsonl"
+
+
+def test_files_that_name_files_elsewhere_are_refused(workplace: Workplace) -> None:
+    good, bad = workplace.root / "good.json", workplace.root / "bad.json"
+    good.write_text('{"a": [{"path": "rows.jsonl"}]}', encoding="utf-8")
+    bad.write_text('{"a": [{"path": "/etc/passwd"}]}', encoding="utf-8")
+    assert FORM.problem_of("deepspeed", "good.json", workplace) == ""
+    assert "outside" in FORM.problem_of("deepspeed", "bad.json", workplace)
+    assert "outside" in FORM.problem_of("deepspeed", '{"nvme_path": "/mnt"}', workplace)
 
 
 def test_presets_name_flags_that_exist() -> None:

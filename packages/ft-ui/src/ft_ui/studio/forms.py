@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,10 +18,14 @@ from ft_ui.studio.workplace import Workplace
 FORBIDDEN = frozenset(
     {
         *("custom_register_path", "trust_remote_code", "local_repo_path", "run_code"),
-        *("auth", "ignore_args_error", "config", "custom_dataset_info"),
+        *("llama_cpp_dir", "auth", "host", "allowed_hosts", "share"),
+        *("ignore_args_error", "config", "custom_dataset_info"),
     }
 )
-"""Flags that run code or name files that name others: they are given in a terminal only."""
+"""Flags that run code, open a server to the network or register files: they are given in a terminal only."""
+
+NAMES_FILES = frozenset({"custom_eval_config", "deepspeed", "fsdp_config"})
+"""Flags whose JSON names further files; those must be inside too."""
 
 
 def only_in_a_terminal(name: str) -> bool:
@@ -152,9 +156,7 @@ class Form:
     def _check_field(self, name: str, text: str, workplace: Workplace) -> None:
         field = self.fields[name]
         words = field.words(text)
-        if name not in _PROSE:
-            for word in words:
-                workplace.refuse_outside(word)
+        _refuse_outside(name, words, workplace)
         field.flag.convert(words)
         bounds = _with_only(self.command, name, words)
         if bounds:
@@ -225,10 +227,41 @@ def check_words(command: Command, words: Sequence[str], workplace: Workplace) ->
     for name, given in read.values.items():
         if only_in_a_terminal(name):
             raise UsageError(f"--{name} can be given in a terminal only")
-        if name not in _PROSE:
-            for word in given:
-                workplace.refuse_outside(word)
+        _refuse_outside(name, given, workplace)
     resolve(command, words, environ={}, warn=_not_now)
+
+
+def _refuse_outside(name: str, words: Sequence[str], workplace: Workplace) -> None:
+    if name in _PROSE:
+        return
+    for word in words:
+        if not word.lstrip().startswith("{"):
+            workplace.refuse_outside(word)
+        if name in NAMES_FILES:
+            for text in _texts_in(word, workplace):
+                workplace.refuse_outside(text)
+
+
+def _texts_in(word: str, workplace: Workplace) -> Iterator[str]:
+    """Yield every text in a value that is JSON or the name of a file of JSON."""
+    text = word
+    if not word.lstrip().startswith("{"):
+        file = workplace.inside(word)
+        if not file.is_file():
+            return
+        text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        left = [json.loads(text)]
+    except json.JSONDecodeError:
+        return  # the command says what is wrong with it
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            left += item.values()
+        elif isinstance(item, list):
+            left += item
+        elif isinstance(item, str):
+            yield item
 
 
 def _with_only(command: Command, name: str, words: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ FIRST: Mapping[str, tuple[str, ...]] = {
         *("model_type", "model_id_or_path", "dataset", "rlhf_type", "beta", "sft_type"),
         *("num_train_epochs", "max_steps", "learning_rate", "max_length", "output_dir"),
     ),
-    "export": ("ckpt_dir", "merge_lora", "quant_method", "quant_bits", "dataset", "to_ollama", "output_dir"),
+    "export": ("ckpt_dir", "merge_lora", "quant_method", "quant_bits", "dataset", "to_gguf", "to_ollama"),
     "merge-lora": ("ckpt_dir", "merge_device_map"),
     "eval": ("ckpt_dir", "model_type", "eval_dataset", "val_dataset", "eval_limit", "eval_output_dir"),
     "deploy": ("ckpt_dir", "model_type", "model_id_or_path", "lora_modules", "port", "infer_backend"),

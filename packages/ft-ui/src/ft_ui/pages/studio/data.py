@@ -69,16 +69,16 @@ class DataScreen:
         self.histogram = gr.BarPlot(
             x="up to", y="rows", label=words("data.histogram"), height=220, elem_id="data-histogram"
         )
-        page.load(self.files, [self.file], self.file, **QUICK)
+        page.load(self.files, None, self.file, **QUICK)
         self.upload.upload(telling(self.take), [self.upload], self.file, **QUICK)
         self.preview.click(telling(self.show), [self.file, self.model], self.tokens, **SLOW)
         self.check.click(
             telling(self.look), [self.file, self.model], [self.report, self.histogram], **SLOW
         )
 
-    def files(self, chosen: str | None) -> gr.Dropdown:
+    def files(self) -> gr.Dropdown:
         """Return the files there are now."""
-        return gr.Dropdown(choices=self.studio.workplace.files(), value=chosen)
+        return gr.Dropdown(choices=self.studio.workplace.files())
 
     def take(self, uploaded: str) -> gr.Dropdown:
         """Keep an uploaded file."""

@@ -14,7 +14,7 @@ from ft_ui.pages.chat import ChatTab
 from ft_ui.pages.completion import CompletionTab
 from ft_ui.pages.panel import QUICK, Panel
 from ft_ui.pages.studio.job_view import JobView, job_status
-from ft_ui.pages.studio.studio import Studio, telling
+from ft_ui.pages.studio.studio import Studio, offered, telling
 from ft_ui.studio.run_list import checkpoints_in
 from ft_ui.studio.servers import (
     Server,
@@ -123,12 +123,8 @@ class TalkScreen:
         server = None if chosen is None else server_of(chosen)
         now = "" if server is None else server.job.name
         return [
-            gr.Dropdown(
-                choices=known, value=checkpoint if checkpoint in known else next(iter(known), None)
-            ),
-            gr.Dropdown(
-                choices=[item.name for item in jobs], value=None if chosen is None else chosen.name
-            ),
+            offered(known, checkpoint),
+            offered([item.name for item in jobs], job),
             "" if chosen is None else job_status(chosen, chosen.log(), self.studio.words),
             gr.skip() if now == ready else now,
         ]

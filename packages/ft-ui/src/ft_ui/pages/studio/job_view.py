@@ -10,7 +10,7 @@ import gradio as gr
 from ft_core.errors import UsageError
 from ft_ui.chat.shown import harmless
 from ft_ui.pages.panel import QUICK
-from ft_ui.pages.studio.studio import Studio, telling
+from ft_ui.pages.studio.studio import Studio, offered, telling
 from ft_ui.studio.advice import explain
 from ft_ui.studio.jobs import Job, send_stop
 from ft_ui.words import Words
@@ -61,7 +61,7 @@ class JobView:
 
     def show(self, name: str) -> list[Any]:
         """Return new values for ``shown``: this job is in view."""
-        return self.refresh(name)
+        return [gr.Dropdown(choices=self.names(), value=name), *self.refresh(name)[1:]]
 
     @property
     def shown(self) -> list[Any]:
@@ -78,7 +78,7 @@ class JobView:
         job = self.studio.jobs.get(chosen)
         log = job.log()
         return [
-            gr.Dropdown(choices=names, value=chosen),
+            offered(names, name),
             job_status(job, log, self.studio.words),
             log,
         ]

@@ -12,7 +12,7 @@ from ft_ui.chat.shown import harmless
 from ft_ui.pages.panel import QUICK
 from ft_ui.pages.studio.job_view import job_status
 from ft_ui.pages.studio.runs import number
-from ft_ui.pages.studio.studio import Studio, telling
+from ft_ui.pages.studio.studio import Studio, offered, telling
 from ft_ui.studio.jobs import Job
 from ft_ui.studio.metrics import CURVES, Progress, smoothed
 from ft_ui.studio.run_list import RunView, find_runs_in, get_run, stop_run
@@ -81,7 +81,7 @@ class LiveScreen:
             ]
         progress, job = run.progress(), self.job_of(run)
         return [
-            gr.Dropdown(choices=names, value=run.name),
+            offered(names, name),
             self.describe(run, progress, job),
             *[curves(progress, name, weight) for name in PICTURES],
             self.studio.words("live.terminal") if job is None else job.log(),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ft_core.errors import UsageError
 from ft_ui.pages.panel import QUICK
-from ft_ui.pages.studio.studio import Studio, telling
+from ft_ui.pages.studio.studio import Studio, offered, telling
 from ft_ui.studio.forms import check_words, command_line
 from ft_ui.studio.metrics import CURVES, smoothed
 from ft_ui.studio.run_list import (
@@ -117,10 +117,8 @@ class RunsScreen:
         return [
             now,
             rows,
-            gr.Dropdown(
-                choices=names, value=chosen if chosen in names else next(iter(names), None)
-            ),
-            gr.Dropdown(choices=names, value=kept or names[:2]),
+            offered(names, chosen),
+            gr.Dropdown(choices=names) if kept else gr.Dropdown(choices=names, value=names[:2]),
         ]
 
     def _row(self, run: RunView) -> list[str]:

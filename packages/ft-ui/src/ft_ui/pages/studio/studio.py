@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
@@ -65,3 +65,15 @@ def telling(function: F) -> F:
             raise to_person(error) from None
 
     return told  # type: ignore[return-value]
+
+
+def offered(names: Sequence[Any], chosen: Any) -> gr.Dropdown:
+    """Return a list with other names to choose from.
+
+    What is chosen is left alone where it can stay: a person may have chosen something else by the time
+    this arrives. ``names`` are values, or pairs of label and value.
+    """
+    values = [name[1] if isinstance(name, tuple) else name for name in names]
+    if chosen is not None and chosen in values:
+        return gr.Dropdown(choices=list(names))
+    return gr.Dropdown(choices=list(names), value=next(iter(values), None))

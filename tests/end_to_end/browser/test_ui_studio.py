@@ -1,0 +1,230 @@
+"""``ft web-ui`` in a real browser: from a file of rows to a served model, with restarts in between."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+
+def screen(page: Page, name: str) -> None:
+    page.locator("#screens").get_by_role("tab", name=name, exact=True).first.click()
+
+
+def field(page: Page, name: str) -> Locator:
+    return page.locator(f"#{name} input, #{name} textarea").first
+
+
+def enter(page: Page, name: str, text: str) -> None:
+    """Type into a field and leave it, as a person does."""
+    field(page, name).fill(text)
+    field(page, name).press("Enter")
+    field(page, name).press("Tab")
+
+
+def latest_job(place: Path, command: str) -> dict[str, Any]:
+    jobs = sorted((place / ".ft-studio" / "jobs").glob(f"*-{command}-*"))
+    data: dict[str, Any] = json.loads((jobs[-1] / "job.json").read_text(encoding="utf-8"))
+    return data
+
+
+def choose_run(page: Page, run: Path) -> None:
+    enter(page, "runs-run", run.name)
+    expect(field(page, "runs-run")).to_have_value(re.compile(run.name))
+
+
+def test_a_run_from_its_rows_to_its_end(
+    open_page: Callable[..., Page], serve: Any, ft: Any, place: Path
+) -> None:
+    with serve("web-ui", "--lang", "en", "--port", 0, cwd=place) as served:
+        page = open_page(served.url)
+        _look_at_rows(page)
+        _start(page)
+        run = _watch(page, place)
+    # The studio is gone, the run goes on.
+    assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "running"
+    with serve("web-ui", "--lang", "en", "--port", 0, cwd=place) as served:
+        page = open_page(served.url)
+        expect(page.locator("#runs-table")).to_contain_text("running")
+        _stop_and_resume(page, place, run)
+        _started_in_a_terminal(page, ft, place)
+        _clone_and_delete(page, run)
+
+
+def _look_at_rows(page: Page) -> None:
+    screen(page, "Data")
+    enter(page, "data-file", "rows.jsonl")
+    enter(page, "data-model", "tiny-llama")
+    page.locator("#data-preview").click()
+    expect(page.locator("#data-tokens")).to_contain_text("trained")
+    expect(page.locator("#data-tokens")).to_contain_text("<|im_start|>")
+    page.locator("#data-check").click()
+    expect(page.locator("#data-report")).to_contain_text("64 rows")
+
+
+def _start(page: Page) -> None:
+    screen(page, "New run")
+    enter(page, "new-field-model_id_or_path", "tiny-llama")
+    enter(page, "new-field-dataset", "rows.jsonl")
+    enter(page, "new-field-lora_rank", "0")
+    expect(page.locator("#new-field-lora_rank")).to_contain_text("must be at least 1")
+    expect(page.locator("#new-problems")).to_contain_text("--lora_rank 0: must be at least 1")
+    page.locator("#new-start").click()
+    expect(page.get_by_role("alert").first).to_contain_text("must be at least 1")
+    enter(page, "new-field-lora_rank", "4")
+    expect(page.locator("#new-problems")).not_to_contain_text("must be")
+    enter(page, "new-field-max_steps", "4000")
+    enter(page, "new-search", "logging steps")
+    enter(page, "new-field-logging_steps", "1")
+    expect(field(page, "new-line")).to_have_value(
+        re.compile(
+            r"^ft sft --model_id_or_path tiny-llama .*--dataset rows.jsonl .*--max_steps 4000"
+        )
+    )
+    expect(field(page, "new-line")).to_have_value(re.compile("--logging_steps 1"))
+    page.locator("#new-start").click()
+    expect(page.locator("#new-status")).to_contain_text("running")
+
+
+def _watch(page: Page, place: Path) -> Path:
+    screen(page, "Live run")
+    expect(page.locator("#live-figures")).to_contain_text("running")
+    expect(page.locator("#live-figures")).to_contain_text("loss")
+    before = page.locator("#live-figures").inner_text()
+    expect(page.locator("#live-figures")).not_to_have_text(before)
+    expect(page.locator("#live-loss canvas, #live-loss svg").first).to_be_visible()
+    expect(field(page, "live-log")).to_have_value(re.compile("step"))
+    return next(place.glob("output/tiny-llama/v0-*"))
+
+
+def _stop_and_resume(page: Page, place: Path, run: Path) -> None:
+    choose_run(page, run)
+    page.locator("#runs-stop").click()
+    expect(field(page, "runs-note")).to_have_value(re.compile("a checkpoint is saved"))
+    expect(page.locator("#runs-table")).to_contain_text("interrupted")
+    (stopped,) = run.glob("checkpoint-*")
+    page.locator("#runs-resume").click()
+    expect(field(page, "runs-note")).to_have_value(re.compile("Goes on as"))
+    assert latest_job(place, "sft")["words"][-2:] == ["--resume_from_checkpoint", str(stopped)]
+    expect(page.locator("#runs-table")).to_contain_text("running")
+    page.locator("#runs-stop").click()
+    expect(page.locator("#runs-table")).not_to_contain_text("running")
+    steps = {int(path.name.partition("-")[2]) for path in run.glob("checkpoint-*")}
+    assert max(steps) > int(stopped.name.partition("-")[2])
+
+
+def _started_in_a_terminal(page: Page, ft: Any, place: Path) -> None:
+    words = ("sft", "--model_id_or_path", "tiny-llama", "--dataset", "rows.jsonl")
+    ft(*words, "--max_steps", 2, "--output_dir", "elsewhere", cwd=place)
+    expect(page.locator("#runs-table")).to_contain_text("elsewhere/tiny-llama/v0-")
+    expect(page.locator("#runs-table")).to_contain_text("2/2")
+
+
+def _clone_and_delete(page: Page, run: Path) -> None:
+    choose_run(page, run)
+    page.locator("#runs-clone").click()
+    expect(field(page, "new-field-max_steps")).to_have_value("4000")
+    expect(field(page, "new-line")).to_have_value(re.compile("--lora_rank 4"))
+    screen(page, "Runs")
+    page.locator("#runs-delete-part").get_by_role("button", name="Delete").first.click()
+    enter(page, "runs-sure", "something else")
+    page.locator("#runs-delete").click()
+    expect(page.get_by_text("to delete it, write its name")).to_be_visible()
+    assert run.is_dir()
+    enter(page, "runs-sure", run.name)
+    page.locator("#runs-delete").click()
+    expect(field(page, "runs-note")).to_have_value(re.compile("is deleted"))
+    assert not run.exists()
+
+
+@pytest.fixture
+def tuned(ft: Any, place: Path) -> Path:
+    """A checkpoint that answers every question with 'indeed'."""
+    ft(
+        *("sft", "--model_id_or_path", "tiny-llama", "--dataset", "rows.jsonl"),
+        *("--max_steps", 60, "--learning_rate", 2e-2, "--batch_size", 8, "--dataset_test_ratio", 0),
+        *("--gradient_accumulation_steps", 1, "--save_steps", 60, "--target_modules", "ALL"),
+        cwd=place,
+    )
+    return next(place.glob("output/tiny-llama/v0-*/checkpoint-60"))
+
+
+def test_a_checkpoint_is_talked_to_exported_and_deployed(
+    open_page: Callable[..., Page], serve: Any, place: Path, tuned: Path
+) -> None:
+    with serve("web-ui", "--lang", "en", "--port", 0, cwd=place) as served:
+        page = open_page(served.url)
+        _talk(page, place)
+        _export(page, place, tuned)
+        _deploy(page, place)
+
+
+def _talk(page: Page, place: Path) -> None:
+    screen(page, "Chat")
+    expect(field(page, "talk-checkpoint")).to_have_value(re.compile("checkpoint-60"))
+    page.locator("#talk-load").click()
+    expect(page.locator("#question textarea")).to_be_visible()
+    page.locator("#question textarea").fill("say balo")
+    page.locator("#question textarea").press("Enter")
+    expect(page.locator("#conversation")).to_contain_text("indeed")
+    page.get_by_role("tab", name="Side by side").click()
+    page.locator("#arena-question textarea").fill("say cemu")
+    page.locator("#arena-question textarea").press("Enter")
+    expect(page.locator("#left")).to_contain_text("indeed")
+    expect(page.locator("#right .bot")).not_to_have_text(re.compile("^…?$"))
+    page.locator("#left-better").click()
+    expect(field(page, "arena-note")).to_have_value(re.compile("preferences.jsonl"))
+    assert (place / "chat_rows" / "preferences.jsonl").is_file()
+
+
+def _export(page: Page, place: Path, tuned: Path) -> None:
+    screen(page, "Export")
+    page.locator("#export-command").get_by_text("merge-lora").click()
+    enter(page, "export-field-ckpt_dir", str(tuned.relative_to(place)))
+    expect(field(page, "export-line")).to_have_value(re.compile("checkpoint-60"))
+    page.locator("#export-start").click()
+    expect(page.locator("#export-status")).to_contain_text("done")
+    assert (tuned.parent / "checkpoint-60-merged" / "model.safetensors").is_file()
+
+
+def _deploy(page: Page, place: Path) -> None:
+    screen(page, "Deploy")
+    expect(page.locator("#deploy-status")).to_contain_text("running")  # what the chat loaded
+    expect(field(page, "deploy-curl")).to_have_value(re.compile("/v1/chat/completions"))
+    url = re.search(r"http://127\.0\.0\.1:\d+", field(page, "deploy-curl").input_value())
+    assert url is not None
+    assert len(httpx.get(f"{url[0]}/v1/models").json()["data"]) == 2
+    page.locator("#deploy-ask-metrics").click()
+    expect(field(page, "deploy-metrics")).to_have_value(re.compile(r"\d"))
+    page.locator("#deploy-stop").click()
+    expect(page.locator("#deploy-status")).to_contain_text(re.compile("done|stopped"))
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url[0]}/v1/models")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
+def test_screens_fit_their_window_in_both_languages(
+    open_page: Callable[..., Page], serve: Any, place: Path, width: int, dark: bool
+) -> None:
+    with serve("web-ui", "--port", 0, cwd=place) as served:
+        page = open_page(served.url, width, dark=dark)
+        expect(page.locator("#runs-table")).to_be_visible()
+        expect(page.get_by_role("heading", name="ft 工作台")).to_be_visible()
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, "nothing sticks out to the side"
+        nameless = page.evaluate(
+            "[...document.querySelectorAll('button')].filter(b => b.offsetParent && !b.innerText.trim()"
+            " && !b.getAttribute('aria-label') && !b.title).length"
+        )
+        assert nameless == 0, "every button says what it does"
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        light = sum(map(int, re.findall(r"\d+", background)[:3])) > 3 * 128
+        assert light is not dark
