@@ -178,10 +178,18 @@ def test_prompts_that_are_none(http: httpx.Client, body: dict[str, Any]) -> None
 
 
 def test_what_isnt_done_here_is_said_so(http: httpx.Client) -> None:
-    answer = post(http, TEXT, {"prompt": "a", "best_of": 3})
-    assert answer.status_code == 501
-    assert answer.headers["x-should-retry"] == "false"
+    for field in ({"best_of": 3}, {"suffix": "b"}):
+        error = error_of(post(http, TEXT, {"prompt": "a", **field}))
+        assert error["param"] == next(iter(field))
     assert post(http, "/v1/embeddings", {"input": "a", "dimensions": 2}).status_code == 400
+
+
+def test_what_the_engine_cant_do_is_not_worth_another_try(serve: Any) -> None:
+    with serve(MockEngine("hello")) as running, httpx.Client(base_url=running.url) as http:
+        answer = post(http, CHAT, chat(logprobs=True))
+        assert answer.status_code == 501
+        assert answer.headers["x-should-retry"] == "false"
+        assert error_of(answer)["code"] == "not_supported"
 
 
 def test_unknown_models_addresses_and_methods(http: httpx.Client) -> None:

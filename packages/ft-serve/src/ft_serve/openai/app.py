@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from ft_serve.openai import chat, completions, embeddings, operations, tokens
 from ft_serve.openai.errors import ApiError
@@ -27,7 +26,7 @@ _KINDS = frozenset({"str", "int", "float", "bool", "function-after", "list", "co
 logger = logging.getLogger("ft_serve")
 
 
-def make_app(front: Front, access: Access | None = None) -> ASGIApp:
+def make_app(front: Front, access: Access | None = None) -> Guard:
     """Return the application.
 
     Args:

@@ -113,18 +113,18 @@ def plan_chat(body: ChatRequest, served: Served, limits: Limits) -> Plan:
     try:
         prompt = render(
             template,
-            messages_of(body.messages, reasons=reasoning is not None),
+            messages_of(body.messages, reasons=reasoning is not None, media=served.media),
             functions_of(tools),
             variables_of(body),
             continues=_continues(body),
         )
-        token_ids = list(template.encode_segments([prompt])[0].input_ids)
+        tokens = template.encode_segments([prompt])[0]
     except FtError as error:
         failure = from_failure(error, ready=True)
         failure.param = "messages"
         raise failure from error
     asked = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    room = room_for(served, len(token_ids), asked, served.sampling.max_new_tokens)
+    room = room_for(served, len(tokens), asked, served.sampling.max_new_tokens)
     agent = agent_of(template) if tools and not forced else None
     sampling = sampling_of(
         body,
@@ -137,7 +137,7 @@ def plan_chat(body: ChatRequest, served: Served, limits: Limits) -> Plan:
     )
     return Plan(
         model=model,
-        request=GenerationRequest(token_ids, sampling, adapter),
+        request=GenerationRequest(list(tokens.input_ids), sampling, adapter, tokens.media),
         n=n,
         reasoning=reasoning,
         opened=reasoning is not None and not _continues(body) and reasoning.opened_by(prompt),

@@ -18,7 +18,7 @@ from ft_core.errors import FtError
 from ft_serve.engines.choices import choices
 from ft_serve.openai.answering import Events
 from ft_serve.openai.documented import StrictRoute, described
-from ft_serve.openai.errors import ApiError, from_failure, unsupported
+from ft_serve.openai.errors import ApiError, from_failure
 from ft_serve.openai.front import Front, front_of
 from ft_serve.openai.limits import Limits
 from ft_serve.openai.prompts import Prompt, prompts_of
@@ -98,7 +98,7 @@ def plan_completion(body: CompletionRequest, served: Served, limits: Limits) -> 
     if body.suffix:
         raise ApiError(400, "suffix is not supported; leave it out", param="suffix")
     if body.best_of is not None and body.best_of != n:
-        raise unsupported("best_of other than n is not supported; leave it out", param="best_of")
+        raise ApiError(400, "best_of is not supported; leave it out", param="best_of")
     echo = bool(body.echo)
     if body.max_tokens == 0 and not echo:
         raise ApiError(400, "max_tokens 0 needs echo to be true", param="max_tokens")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ft_core.examples import Message, ToolCall
+from ft_core.examples import Message, Part, ToolCall
 from ft_core.templates.template import Segment, Template
 from ft_serve.openai.errors import ApiError
+from ft_serve.openai.media import MediaRules
 from ft_serve.openai.protocol.chat import (
     ChatRequest,
     FunctionTool,
     GivenMessage,
     MediaPart,
+    RefusalPart,
     TextPart,
 )
 
@@ -35,12 +37,15 @@ _OWN_VARIABLES = frozenset(
 LONGEST_VARIABLE = 4096
 
 
-def messages_of(given: Sequence[GivenMessage], *, reasons: bool) -> list[Message]:
+def messages_of(
+    given: Sequence[GivenMessage], *, reasons: bool, media: MediaRules | None = None
+) -> list[Message]:
     """Return a request's messages as templates take them.
 
     Args:
         given: the messages.
         reasons: the chat format has a place for an answer's reasoning.
+        media: what may be sent; ``None`` where the model takes texts only.
 
     Raises:
         ApiError: one can't be taken.
@@ -48,22 +53,31 @@ def messages_of(given: Sequence[GivenMessage], *, reasons: bool) -> list[Message
     called: dict[str, str] = {}
     messages: list[Message] = []
     for index, item in enumerate(given):
-        message = _message(item, index, called, reasons=reasons)
+        message = _message(item, index, called, reasons=reasons, media=media)
         called |= {call.id: call.name for call in message.tool_calls if call.id}
         last = messages[-1] if messages else None
         if last is not None and last.role == message.role == "system":
             messages[-1] = Message("system", f"{last.text}\n\n{message.text}")
         else:
             messages.append(message)
+    if media is not None:
+        _check_number(messages, media)
     return messages
 
 
 def _message(
-    item: GivenMessage, index: int, called: Mapping[str, str], *, reasons: bool
+    item: GivenMessage,
+    index: int,
+    called: Mapping[str, str],
+    *,
+    reasons: bool,
+    media: MediaRules | None,
 ) -> Message:
     place = f"messages[{index}]"
     if item.content is None and not item.tool_calls and item.role != "assistant":
         raise ApiError(400, f"{place}.content is missing; give a text", param="messages")
+    if item.role == "user" and media is not None:
+        return Message("user", _content(item, place, media), name=item.name)
     text = _text(item, place)
     if item.role == "tool":
         name = item.name or called.get(item.tool_call_id or "")
@@ -84,6 +98,39 @@ def _message(
     return Message("assistant", text, calls)
 
 
+def _content(item: GivenMessage, place: str, media: MediaRules) -> tuple[Part, ...]:
+    """Return a user's content; marks in its texts, such as ``<image>``, are texts here."""
+    given = item.content if isinstance(item.content, list) else [item.content or ""]
+    parts: list[Part] = []
+    for number, part in enumerate(given):
+        if isinstance(part, MediaPart):
+            parts.append(media.part(part.model_dump(), f"{place}.content[{number}]"))
+            continue
+        text = part if isinstance(part, str) else _said(part)
+        parts.append({"type": "text", "text": text, "literal": True})
+    return tuple(parts)
+
+
+def _said(part: TextPart | RefusalPart) -> str:
+    return part.text if isinstance(part, TextPart) else part.refusal
+
+
+def _check_number(messages: Sequence[Message], media: MediaRules) -> None:
+    count = sum(
+        part["type"] != "text"
+        for message in messages
+        if not isinstance(message.content, str)
+        for part in message.content
+    )
+    if count > media.most:
+        raise ApiError(
+            400,
+            f"the request brings {count} images, videos and audios; at most {media.most} are taken",
+            param="messages",
+            code="invalid_media",
+        )
+
+
 def _text(item: GivenMessage, place: str) -> str:
     if item.content is None or isinstance(item.content, str):
         return item.content or ""
@@ -92,11 +139,11 @@ def _text(item: GivenMessage, place: str) -> str:
         if isinstance(part, MediaPart):
             raise ApiError(
                 400,
-                f"{place}.content[{number}] is {part.type}; this model takes text only",
+                f"{place}.content[{number}] is {part.type}; this model takes text only here",
                 param="messages",
                 code="media_not_supported",
             )
-        texts.append(part.text if isinstance(part, TextPart) else part.refusal)
+        texts.append(_said(part))
     return "".join(texts)
 
 

@@ -46,10 +46,16 @@ class Access:
 
 
 class Guard:
-    """Pure ASGI, since Starlette's own base for middleware hides that a client has left."""
+    """Pure ASGI, since Starlette's own base for middleware hides that a client has left.
+
+    Args:
+        app: what answers those who get in.
+        front: its state.
+        access: who gets in.
+    """
 
     def __init__(self, app: ASGIApp, front: Front, access: Access) -> None:
-        self._app = app
+        self.app = app
         self._front = front
         self._access = access
 
@@ -78,7 +84,7 @@ class Guard:
         except ApiError as refusal:
             await exchange.refuse(refusal, scope)
             return
-        await self._app(scope, exchange.receive, exchange.send)
+        await self.app(scope, exchange.receive, exchange.send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         self._check_host(headers)

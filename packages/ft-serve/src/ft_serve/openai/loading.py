@@ -11,11 +11,13 @@ from ft_core.arguments import (
     TemplateArguments,
 )
 from ft_core.command import Invocation
+from ft_core.engine import Capability
 from ft_core.prepare import Prepared, to_stderr
 from ft_serve.arguments import LOADED_ADAPTER, InferArguments
 from ft_serve.infer.loading import start_engine
 from ft_serve.infer.session import Session
 from ft_serve.openai.arguments import DeployArguments
+from ft_serve.openai.media import MediaServingArguments, serving
 from ft_serve.openai.served import Served
 
 COMPLETION_TOKENS = 16
@@ -32,6 +34,8 @@ def load_served(invocation: Invocation, prepared: Prepared) -> Served:
     Raises:
         FtError: the engine doesn't start with it.
     """
+    rules = invocation.get(MediaServingArguments).rules()
+    prepared = serving(prepared, rules)
     longest = _longest(invocation, prepared)
     adapters = invocation.get(InferArguments).adapters()
     engine = start_engine(invocation, prepared, adapters=adapters, say=to_stderr)
@@ -56,6 +60,7 @@ def load_served(invocation: Invocation, prepared: Prepared) -> Served:
         if invocation.given("max_new_tokens")
         else COMPLETION_TOKENS,
         engine_name=type(engine).__name__.removesuffix("Engine").lower(),
+        media=rules if Capability.MEDIA in engine.capabilities else None,
     )
     if served.default_adapter is not None:
         to_stderr(

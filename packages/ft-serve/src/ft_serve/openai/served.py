@@ -10,6 +10,7 @@ from ft_core.engine import Capability, Engine, Sampling
 from ft_core.templates.template import Template
 from ft_core.tokenizer import Tokenizer
 from ft_serve.openai.errors import ApiError, unsupported
+from ft_serve.openai.media import MediaRules
 from ft_serve.openai.protocol.server import ModelCard
 
 
@@ -30,6 +31,7 @@ class Served:
         completion_tokens: longest answer of ``/v1/completions`` that doesn't say otherwise.
         engine_name: for people.
         created: seconds since 1970.
+        media: what requests may bring; ``None`` where the model takes texts only.
     """
 
     engine: Engine
@@ -44,6 +46,7 @@ class Served:
     completion_tokens: int = 16
     engine_name: str = "pt"
     created: int = field(default_factory=lambda: int(time.time()))
+    media: MediaRules | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:

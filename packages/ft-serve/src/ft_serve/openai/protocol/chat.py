@@ -30,7 +30,7 @@ class MediaPart(Part):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Literal["image_url", "input_audio", "video_url", "file"]
+    type: Literal["image_url", "input_audio", "audio_url", "video_url", "file"]
 
 
 ContentPart = Annotated[TextPart | RefusalPart | MediaPart, Field(discriminator="type")]
