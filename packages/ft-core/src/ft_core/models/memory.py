@@ -126,7 +126,7 @@ def estimate_training(
     waste = _CPU_WASTE if on_cpu else 1.0
     layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
     layer = tokens * size * (_HIDDEN_VALUES * hidden + _INNER_VALUES * _inner_size(config))
-    dropped = tokens * _dropped_values(model) * (2 * size if on_cpu else size + 1)
+    dropped = tokens * _dropout_bytes(model, 2 * size if on_cpu else size + 1)
     return MemoryEstimate(
         weights=weights,
         gradients=sum(parameter.numel() * parameter.element_size() for parameter in trainable),
@@ -151,12 +151,20 @@ def _inner_size(config: PreTrainedConfig) -> int:
     return int(values.get("moe_intermediate_size") or inner) * int(experts)
 
 
-def _dropped_values(model: PreTrainedModel) -> int:
-    """Return the values per token that adapters keep for their dropout: what they dropped, and what was left."""
+def _dropout_bytes(model: PreTrainedModel, per_value: int) -> int:
+    """Return the bytes per token that adapters keep for their dropout.
+
+    Args:
+        model: with its adapters.
+        per_value: bytes of what peft's layers keep of a value: which were dropped, and what was left. Lean ones
+            keep one, since what goes in is kept whole anyway.
+    """
     from peft.tuners.lora import LoraLayer
 
+    from ft_core.tuners.lora.lean import LeanLinear
+
     return sum(
-        int(layer.in_features)
+        int(layer.in_features) * (1 if isinstance(layer, LeanLinear) else per_value)
         for layer in model.modules()
         if isinstance(layer, LoraLayer)
         and any(isinstance(item, torch.nn.Dropout) for item in layer.lora_dropout.values())

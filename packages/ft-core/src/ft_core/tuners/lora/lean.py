@@ -19,7 +19,7 @@ _STEPS = 1 << 16
 """Dropout on CPUs draws 16 bits for each value: its probability is right to 1/65536, and exact in the mean."""
 
 
-class LeanLinear(PeftLinear):
+class LeanLinear(PeftLinear):  # type: ignore[misc]
     """peft's layer; where it holds one plain adapter, that is computed by ``low_rank_update``."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
