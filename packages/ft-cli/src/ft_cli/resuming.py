@@ -77,7 +77,7 @@ def saved_in_checkpoint(values: Mapping[str, Any]) -> Mapping[str, Any]:
     run = {
         name: value
         for name, value in open_checkpoint(path).arguments.items()
-        if name not in OF_TODAY and value != values.get(name)
+        if name not in OF_TODAY and value is not None and value != values.get(name)
     }
     return {**run, **model}
 

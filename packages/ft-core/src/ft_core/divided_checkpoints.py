@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickletools
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,7 +38,9 @@ _ALLOWED = frozenset(
         "builtins.dict",
         "pathlib.PosixPath",
         "torch.Size",
+        "torch.Tensor",
         "torch.device",
+        "torch._tensor._rebuild_from_type_v2",
         "torch._utils._rebuild_tensor_v2",
         "torch._utils._rebuild_parameter",
         "torch.serialization._get_layout",
@@ -167,7 +170,9 @@ def _of_fsdp(parts: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for name, item in reader.read_metadata().state_dict_metadata.items():
         if isinstance(item, TensorStorageMetadata):
             state = {name: torch.empty(item.size, dtype=item.properties.dtype)}
-            load(state, storage_reader=FileSystemReader(parts), no_dist=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+                load(state, storage_reader=FileSystemReader(parts), no_dist=True)
             yield name.removeprefix("model.") if name.startswith(_NESTED) else name, state[name]
 
 

@@ -23,6 +23,7 @@ def divide(
     """
     import deepspeed
 
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group there is
     model.to(dtype)
     deepspeed.zero.Init(module=model, config_dict_or_path=dict(config))
     for module in model.modules():
