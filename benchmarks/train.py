@@ -1,11 +1,15 @@
-"""LoRA fine-tuning of SmolLM2-135M on alpaca rows: ft against TRL's SFTTrainer, in turns, on the same rows.
+"""Fine-tuning of SmolLM2-135M on alpaca rows: ft against TRL's SFTTrainer, in turns, on the same rows.
 
-Every variant trains the same tokens of the same rows in the same order, in float32, with rank-8 adapters on
-all linear layers. Each runs in a process of its own, one after another, ``--rounds`` times, so that a busy
-minute hits all of them. The table shows the fastest round of each; "CPU s" is the processor time of that
-round's steps, which other load on the machine changes less than the clock.
+Every variant trains the same tokens of the same rows in the same order, in float32: rank-8 adapters on all linear
+layers, or with ``--method full`` all weights. Each runs in a process of its own, one after another, ``--rounds``
+times, so that a busy minute hits all of them. The table shows the fastest round of each; "CPU s" is the processor
+time of that round's steps, which other load on the machine changes less than the clock; "first step s" is the time
+from the start of the process to the end of its first step; "of the limit" compares the operations of the steps
+with what plain matrix products reach in the same process.
 
     python benchmarks/train.py --steps 16 --rounds 3
+    python benchmarks/train.py --method full
+    python benchmarks/train.py --max_length 2048 --turns 12       # conversations of 1 to 12 rounds
 
 - ``ft``: ``ft_train.train`` with its defaults.
 - ``trl``: SFTTrainer as its documentation sets it up, but for float32 and no shuffling.
@@ -18,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -28,8 +33,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
+from transformers import TrainerCallback
 
 VARIANTS = ("ft", "trl", "trl tuned", "trl padding-free")
 ROWS = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca_en_demo.json"
@@ -44,6 +51,7 @@ class Job:
 
     Attributes:
         model: directory of the model.
+        method: ``lora`` or ``full``.
         samples: ``(input_ids, loss_weights)`` of the rows, in the order in which they are trained.
         batch_size: rows of a step.
         steps: optimizer steps.
@@ -51,6 +59,7 @@ class Job:
     """
 
     model: str
+    method: str
     samples: list[tuple[list[int], list[float]]]
     batch_size: int
     steps: int
@@ -64,7 +73,11 @@ def main() -> int:
     )
     parser.add_argument("--rows", type=Path, default=ROWS, help="alpaca rows (JSON)")
     parser.add_argument("--model_type", default="smollm2-135m-instruct")
+    parser.add_argument("--method", choices=("lora", "full"), default="lora")
     parser.add_argument("--max_length", type=int, default=512)
+    parser.add_argument(
+        "--turns", type=int, default=1, help="rows joined to a conversation, at most"
+    )
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
@@ -110,11 +123,10 @@ def prepare_job(arguments: argparse.Namespace) -> Job:
 
     prepared = prepare(ModelArguments(model_type=arguments.model_type), TemplateArguments())
     wanted = arguments.steps * arguments.batch_size
-    examples = []
-    for row in json.loads(arguments.rows.read_text(encoding="utf-8")):
-        query = row["instruction"] + ("\n" + row["input"] if row.get("input") else "")
-        if row["output"].strip():
-            examples.append(Example((Message("user", query), Message("assistant", row["output"]))))
+    examples = [
+        Example(tuple(Message(role, text) for role, text in turns))
+        for turns in conversations(arguments.rows, arguments.turns)
+    ]
     encoded = SftRecipe(arguments.max_length).encode(examples, prepared.chosen.template)
     samples = [item.sequences[0] for item in encoded if isinstance(item, Sample)][:wanted]
     if len(samples) < wanted:
@@ -122,11 +134,29 @@ def prepare_job(arguments: argparse.Namespace) -> Job:
     order = BatchOrder(wanted, seed=42).order()
     return Job(
         str(prepared.directory),
+        arguments.method,
         [(list(samples[i].input_ids), list(samples[i].loss_weights)) for i in order],
         arguments.batch_size,
         arguments.steps,
         arguments.threads,
     )
+
+
+def conversations(file: Path, turns: int) -> list[list[tuple[str, str]]]:
+    """Return the rows of a file as conversations of 1 to ``turns`` rounds, as many as a fixed seed draws."""
+    draw = random.Random(42)
+    found: list[list[tuple[str, str]]] = []
+    left = 0
+    for row in json.loads(file.read_text(encoding="utf-8")):
+        if not row["output"].strip():
+            continue
+        if not left:
+            found.append([])
+            left = draw.randint(1, turns)
+        query = row["instruction"] + ("\n" + row["input"] if row.get("input") else "")
+        found[-1] += [("user", query), ("assistant", row["output"])]
+        left -= 1
+    return found
 
 
 def run_variant(variant: str, job: Path) -> dict[str, Any]:
@@ -152,7 +182,12 @@ def run_worker(variant: str, job_file: str, directory: str) -> None:
     torch.set_num_threads(job.threads)
     torch.manual_seed(42)
     started = time.perf_counter()
-    run = prepare_ft(job, directory) if variant == "ft" else prepare_trl(job, directory, variant)
+    watch = FirstStep()
+    run = (
+        prepare_ft(job, directory, watch)
+        if variant == "ft"
+        else prepare_trl(job, directory, variant, watch)
+    )
     ready = time.perf_counter()
     cpu = time.process_time()
     losses = run()
@@ -160,32 +195,69 @@ def run_worker(variant: str, job_file: str, directory: str) -> None:
         "seconds": time.perf_counter() - ready,
         "cpu_seconds": time.process_time() - cpu,
         "setup_seconds": ready - started,
+        "first_step_seconds": watch.ended - psutil.Process().create_time(),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "losses": losses,
         "trained_tokens": sum(sum(1 for w in weights if w) for _, weights in job.samples),
     }
+    if variant == "ft":
+        result |= limit_of(job)
     (Path(directory) / "result.json").write_text(json.dumps(result))
 
 
-def prepare_ft(job: Job, directory: str) -> Any:
-    """Return the training run of ft."""
+class FirstStep(TrainerCallback):
+    """Notes when the first step of a run has ended."""
+
+    ended = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the time once."""
+        self.ended = self.ended or time.time()
+
+
+def limit_of(job: Job) -> dict[str, float]:
+    """Return the operations of all steps, and how many a second plain matrix products do in this process."""
     import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ft_core.models.loading import load_model
-    from ft_core.samples import Sample, Tokens
-    from ft_core.tuners import TUNERS, LoraSettings
-    from ft_train import SftRecipe, TrainData, TrainingPlan, train
-    from ft_train.order import BatchOrder
+    from ft_core.tuners import TUNERS
+    from ft_train.duration import matrix_rate, token_operations
 
-    tuner = TUNERS.get("lora")
-    model = load_model(Path(job.model), dtype=torch.float32, for_training=True)
-    settings = LoraSettings(
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model))
+    if job.method == "lora":
+        model = TUNERS.get("lora").apply(model, lora_settings())
+    tokens = sum(len(ids) for ids, _ in job.samples)
+    trained = sum(1 for _, weights in job.samples for weight in weights if weight)
+    operations = tokens * token_operations(model, trained / tokens)
+    return {"operations": operations, "matrix_rate": matrix_rate("cpu", torch.float32)}
+
+
+def lora_settings() -> Any:
+    """Return the adapters of ft, as ``LORA`` describes them for peft."""
+    from ft_core.tuners import LoraSettings
+
+    return LoraSettings(
         rank=LORA["r"],
         alpha=LORA["lora_alpha"],
         dropout=LORA["lora_dropout"],
         target_modules=tuple(LINEAR),
     )
-    model = tuner.apply(model, settings)
+
+
+def prepare_ft(job: Job, directory: str, watch: FirstStep) -> Any:
+    """Return the training run of ft."""
+    import torch
+
+    from ft_core.models.loading import load_model
+    from ft_core.samples import Sample, Tokens
+    from ft_core.tuners import TUNERS, FullSettings
+    from ft_train import SftRecipe, TrainData, TrainingPlan, train
+    from ft_train.order import BatchOrder
+
+    tuner = TUNERS.get(job.method)
+    model = load_model(Path(job.model), dtype=torch.float32, for_training=True)
+    model = tuner.apply(model, lora_settings() if job.method == "lora" else FullSettings())
     # Undo ft's order, since the rows come in it already.
     rows: list[Any] = [None] * len(job.samples)
     for place, (ids, weights) in zip(
@@ -205,13 +277,14 @@ def prepare_ft(job: Job, directory: str) -> Any:
     )
 
     def run() -> list[float]:
-        result = train(SftRecipe(), model, tuner, TrainData(rows), plan, Path(directory))
+        data, place = TrainData(rows), Path(directory)
+        result = train(SftRecipe(), model, tuner, data, plan, place, callbacks=(watch,))
         return [row["loss"] for row in result.log_history]
 
     return run
 
 
-def prepare_trl(job: Job, directory: str, variant: str) -> Any:
+def prepare_trl(job: Job, directory: str, variant: str, watch: FirstStep) -> Any:
     """Return the training run of TRL."""
     import torch
     from datasets import Dataset
@@ -256,7 +329,10 @@ def prepare_trl(job: Job, directory: str, variant: str) -> Any:
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(job.model),
-        peft_config=LoraConfig(**LORA, target_modules=LINEAR, task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(**LORA, target_modules=LINEAR, task_type="CAUSAL_LM")
+        if job.method == "lora"
+        else None,
+        callbacks=[watch],
     )
 
     def run() -> list[float]:
@@ -271,7 +347,7 @@ def show(job: Job, results: dict[str, list[dict[str, Any]]]) -> None:
     tokens = sum(len(ids) for ids, _ in job.samples)
     first = next(iter(results.values()))[0]
     title = (
-        f"{job.steps} steps of {job.batch_size} rows, {tokens:,} tokens, {first['trained_tokens']:,} trained, "
+        f"{job.method}: {job.steps} steps of {job.batch_size} rows, {tokens:,} tokens, {first['trained_tokens']:,} trained, "
         f"{job.threads} threads"
     )
     table = Table(title=title)
@@ -282,7 +358,7 @@ def show(job: Job, results: dict[str, list[dict[str, Any]]]) -> None:
         "CPU s",
         "ft CPU ratio",
         "peak GiB",
-        "set-up s",
+        "first step s",
         "first loss",
         "last 4 losses",
     )
@@ -299,11 +375,17 @@ def show(job: Job, results: dict[str, list[dict[str, Any]]]) -> None:
             f"{least_cpu[name]:.1f}",
             f"{least_cpu[name] / least_cpu['ft']:.2f}" if own else "",
             f"{result['peak_gib']:.2f}",
-            f"{result['setup_seconds']:.1f}",
+            f"{result['first_step_seconds']:.1f}",
             f"{result['losses'][0]:.4f}",
             f"{sum(result['losses'][-4:]) / len(result['losses'][-4:]):.4f}",
         )
     Console(width=140).print(table)
+    if own:
+        reached = own["operations"] / own["seconds"]
+        print(
+            f"ft: {reached / 1e9:.0f} GFLOP/s, {reached / own['matrix_rate']:.0%} of the limit: plain matrix products "
+            f"reach {own['matrix_rate'] / 1e9:.0f} here"
+        )
 
 
 if __name__ == "__main__":
