@@ -17,10 +17,11 @@ TOOLS = ("pytest", "pytest-asyncio")
 TESTED_WITH = {
     "ft-core": ("model", "gguf", "bnb", "hqq"),
     "ft-align": ("online",),
+    "ft-serve": ("constraints",),
     "ft-ui": ("gradio",),
 }
 """Extras that the tests of a package need; added once the package has shown to work without."""
-ORACLES = {"ft-core": ("trl",)}
+ORACLES = {"ft-core": ("trl",), "ft-serve": ("openai", "jsonschema")}
 """Other people's packages that the tests of a package compare with."""
 
 IMPORT_ALL = """

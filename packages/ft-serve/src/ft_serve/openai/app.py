@@ -26,6 +26,20 @@ _KINDS = frozenset({"str", "int", "float", "bool", "function-after", "list", "co
 logger = logging.getLogger("ft_serve")
 
 
+class _Application(FastAPI):
+    """FastAPI, without the answers to faulty requests that it describes and this server never gives."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description of all routes."""
+        description = super().openapi()
+        for methods in description["paths"].values():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            description["components"]["schemas"].pop(name, None)
+        return description
+
+
 def make_app(front: Front, access: Access | None = None) -> Guard:
     """Return the application.
 
@@ -33,7 +47,7 @@ def make_app(front: Front, access: Access | None = None) -> Guard:
         front: its state; answers begin once ``front.serve`` was called.
         access: who gets in.
     """
-    app = FastAPI(
+    app = _Application(
         title="ft",
         version=version("ft-serve"),
         description="OpenAI's interface to one model.",
