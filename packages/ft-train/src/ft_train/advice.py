@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from ft_core.errors import FtError
 from ft_core.models.memory import MemoryEstimate
@@ -43,7 +44,9 @@ def memory_savings(estimate: MemoryEstimate, plan: TrainingPlan, tuner: str) -> 
     elif plan.device == "cuda":
         found.append(Saving("--quantization_bit 4", round(estimate.weights * 0.7)))
     if plan.optim.startswith("adamw_torch"):
-        found.append(Saving("--optim adamw_8bit", round(estimate.optimizer * 0.75)))
+        there = find_spec("bitsandbytes") is not None
+        flag = "--optim adamw_8bit" if there else "--optim adamw_8bit with bitsandbytes installed"
+        found.append(Saving(flag, round(estimate.optimizer * 0.75)))
     return sorted((item for item in found if item.size > 0), key=lambda item: -item.size)
 
 
