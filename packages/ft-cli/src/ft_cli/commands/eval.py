@@ -103,7 +103,11 @@ def run(invocation: Invocation) -> None:
     plan = plan_models(invocation)
     subjects = [subject for loaded in plan for subject in loaded.subjects]
     steps = {subject.name: subject.step for subject in subjects if subject.step is not None}
-    evaluate(work, [partial(respondents, invocation, loaded) for loaded in plan], steps=steps)
+    over_http = arguments.eval_backend == "evalscope"
+    if not over_http and invocation.values["deploy_timeout"].source in ("cli", "config", "env"):
+        to_stderr("--deploy_timeout has no effect: the model is asked in this process")
+    open_models = served_models if over_http else respondents
+    evaluate(work, [partial(open_models, invocation, loaded) for loaded in plan], steps=steps)
 
 
 def plan_models(invocation: Invocation) -> list[Loaded]:
@@ -197,6 +201,44 @@ def respondents(
         ]
     finally:
         wait(engine.close())
+
+
+@contextmanager
+def served_models(
+    invocation: Invocation, loaded: Loaded, wait: Wait
+) -> Iterator[Sequence[Respondent]]:
+    """Start a server for backends that ask over HTTP, and give a respondent for each subject."""
+    from ft_cli.deployed import deployed
+    from ft_eval.respondents.url import connect
+
+    arguments = invocation.get(EvalArguments)
+    shared = bool(loaded.adapters) or any(subject.adapter for subject in loaded.subjects)
+    with deployed(
+        invocation,
+        ckpt_dir=loaded.ckpt_dir,
+        adapters=loaded.adapters,
+        timeout=arguments.deploy_timeout,
+        say=to_stderr,
+    ) as server:
+        found = [
+            wait(
+                connect(
+                    server.url,
+                    subject.adapter or (base_name(invocation) if shared else None),
+                    title=subject.name,
+                    chat=True,
+                    token=server.token,
+                    timeout=arguments.eval_timeout,
+                    say=to_stderr,
+                )
+            )
+            for subject in loaded.subjects
+        ]
+        try:
+            yield found
+        finally:
+            for respondent in found:
+                wait(respondent.close())
 
 
 def identify(invocation: Invocation, prepared: Prepared) -> dict[str, Any]:

@@ -26,6 +26,7 @@ async def connect(
     flags: tuple[str, str, str] = ("eval_url", "model_type", "eval_token"),
     say: Callable[[str], None] | None = None,
     pause: Pause | None = None,
+    title: str | None = None,
 ) -> UrlRespondent:
     """Look at a server and return what can be asked there.
 
@@ -38,6 +39,7 @@ async def connect(
         flags: names of the flags for url, model and token, for messages.
         say: is told when the server asks for patience.
         pause: waits between tries.
+        title: what reports call it; ``None`` takes the served name.
 
     Raises:
         ModelError: no server answers, or one of another kind.
@@ -55,7 +57,7 @@ async def connect(
         raise UsageError(
             f"--{flags[1]} {name}: {url} serves {', '.join(served)}.{suggest(name, served)}"
         )
-    respondent = UrlRespondent(name, client, chat)
+    respondent = UrlRespondent(title or name, name, client, chat)
     respondent.can_score = await respondent.probe_scores()
     return respondent
 
@@ -74,13 +76,15 @@ class UrlRespondent:
     """Asks a server.
 
     Attributes:
-        name: the served model.
+        name: what reports call it.
+        served: the model's name on the server.
         client: the connection.
         chat: whether the model is asked in conversations.
         can_score: whether the server gives log-probabilities of prompts.
     """
 
     name: str
+    served: str
     client: Client
     chat: bool
     can_score: bool = False
@@ -89,7 +93,7 @@ class UrlRespondent:
     @property
     def identity(self) -> Mapping[str, Any]:
         """URL and name; what weights stand behind them only the server knows."""
-        return {"url": self.client.url, "model": self.name, "chat": self.chat}
+        return {"url": self.client.url, "model": self.served, "chat": self.chat}
 
     @property
     def scores(self) -> bool:
@@ -104,7 +108,7 @@ class UrlRespondent:
     async def answer(self, prompt: Prompt, sampling: Sampling) -> Answer:
         """Ask for an answer."""
         body: dict[str, Any] = {
-            "model": self.name,
+            "model": self.served,
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -147,7 +151,7 @@ class UrlRespondent:
         """Return whether the server tokenizes, and scores the tokens of a prompt."""
         asked = {"messages": [{"role": "user", "content": "a"}]} if self.chat else {"prompt": "a b"}
         data = await self.client.try_post(
-            f"{self.client.root}/tokenize", {"model": self.name, **asked}
+            f"{self.client.root}/tokenize", {"model": self.served, **asked}
         )
         if data is None or not isinstance(data.get("tokens"), list) or not data["tokens"]:
             return False
@@ -162,7 +166,7 @@ class UrlRespondent:
 
     def _scoring(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
         return {
-            "model": self.name,
+            "model": self.served,
             "prompt": [list(row) for row in rows],
             "max_tokens": 1,
             "temperature": 0,
@@ -189,13 +193,15 @@ class UrlRespondent:
         if text not in self._continuations:
             user = {"role": "user", "content": "a"}
             context = await self._tokenize({"messages": [user]})
-            whole = await self._tokenize(
-                {
-                    "messages": [user, {"role": "assistant", "content": text}],
-                    "add_generation_prompt": False,
-                    "continue_final_message": True,
-                }
-            )
+            begun = {
+                "model": self.served,
+                "messages": [user, {"role": "assistant", "content": text}],
+                "add_generation_prompt": False,
+                "continue_final_message": True,
+            }
+            # Not every server goes on with a turn of the assistant's.
+            data = await self.client.try_post(f"{self.client.root}/tokenize", begun) or {}
+            whole = [int(token) for token in data.get("tokens") or ()]
             if whole[: len(context)] == context and len(whole) > len(context):
                 self._continuations[text] = whole[len(context) :]
             else:
@@ -204,7 +210,9 @@ class UrlRespondent:
         return self._continuations[text]
 
     async def _tokenize(self, asked: Mapping[str, Any]) -> list[int]:
-        data = await self.client.post(f"{self.client.root}/tokenize", {"model": self.name, **asked})
+        data = await self.client.post(
+            f"{self.client.root}/tokenize", {"model": self.served, **asked}
+        )
         try:
             return [int(token) for token in data["tokens"]]
         except (KeyError, TypeError, ValueError):

@@ -17,6 +17,8 @@ from ft_eval.arguments import NO_TOKEN
 from ft_eval.backends.evalscope.questions import write_questions
 from ft_eval.backends.evalscope.records import read_reviews
 from ft_eval.respondents.protocol import Respondent
+from ft_eval.respondents.remembered import Remembering
+from ft_eval.respondents.url import UrlRespondent
 from ft_eval.results import TaskResult
 from ft_eval.tasks.names import BENCHMARKS, canonical
 from ft_eval.work import Wait, Work
@@ -45,16 +47,16 @@ class EvalScopeBackend:
     def examine(self, respondent: Respondent, wait: Wait, directory: Path) -> list[TaskResult]:
         """Run EvalScope against the respondent's server."""
         python = self._python()
-        url = respondent.identity.get("url")
-        if url is None or not respondent.chat:
+        asked = respondent.inner if isinstance(respondent, Remembering) else respondent
+        if not isinstance(asked, UrlRespondent) or not asked.chat:
             raise UsageError(
-                "--eval_backend evalscope asks a server in conversations: give --eval_url with "
-                "--eval_is_chat_model true"
+                "--eval_backend evalscope asks a server, in conversations: give --eval_url with "
+                "--eval_is_chat_model true, or use ft eval, which starts one"
             )
-        home = directory / "evalscope"
+        home = directory / "evalscope" / respondent.name.replace("/", "-")
         settings, titles = self._settings(home)
-        settings |= {"model": respondent.name, "api_url": url}
-        self._run(python, settings, directory / LOG)
+        settings |= {"model": asked.served, "api_url": asked.client.url}
+        self._run(python, settings, asked.client.token, directory / LOG)
         return read_reviews(home, respondent.name, self.work.statistics, titles)
 
     def _python(self) -> str:
@@ -118,11 +120,10 @@ class EvalScopeBackend:
             raise UsageError(f"--eval_dataset {name}: EvalScope has no such benchmark")
         return benchmark.evalscope
 
-    def _run(self, python: str, settings: Mapping[str, Any], log: Path) -> None:
-        arguments = self.work.arguments
+    def _run(self, python: str, settings: Mapping[str, Any], token: str | None, log: Path) -> None:
         self.work.say(f"EvalScope asks {', '.join(settings['datasets'])}; its log is {log}")
         child = str(files("ft_eval.backends.evalscope").joinpath("child.py"))
-        environment = {**os.environ, "FT_EVAL_TOKEN": arguments.eval_token or NO_TOKEN}
+        environment = {**os.environ, "FT_EVAL_TOKEN": token or NO_TOKEN}
         with log.open("w", encoding="utf-8") as out:
             process = subprocess.Popen(
                 [python, child],
