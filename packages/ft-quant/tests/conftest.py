@@ -127,7 +127,10 @@ def texts(prepared: Prepared) -> Texts:
         [HeldOut(row.input_ids, [int(w > 0) for w in row.loss_weights]) for row in encoded],
         questions,
         new_tokens=4,
-        prompts=[template.encode_prompt([Message("user", text)]) for text in questions],
+        prompts=[
+            "".join(piece.text for piece in template.render_prompt([Message("user", text)]))
+            for text in questions
+        ],
         calibration=[list(range(5, 37))] * 4,
         sources={"measured on": "two rows"},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -27,11 +28,10 @@ from ft_quant.methods.request import QuantizeRequest
 Job = Callable[..., ExportJob]
 
 
-@pytest.fixture(scope="module")
-def umask() -> None:
-    os.umask(0o022)
-
-
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None,
+    reason="bitsandbytes is not installed (pip install 'ft-quant[bnb]')",
+)
 def test_an_adapter_becomes_a_quantized_model_in_one_go(
     job: Job, base: Path, adapter: Path, tmp_path: Path
 ) -> None:

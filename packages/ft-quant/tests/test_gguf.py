@@ -11,14 +11,20 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from gguf import GGUFReader, dequantize
 
 from ft_core import ModelError, UsageError
+from ft_core.models.loading import load_model
 from ft_core.testing import tiny_model
+from ft_core.tuners import TUNERS, LoraSettings
+from ft_quant import merge_checkpoint
 from ft_quant.export import ExportJob
+from ft_quant.gguf.adapter import write_adapter
 from ft_quant.gguf.families import FAMILIES, describe, family_of, lay_out, rotation_factors
 from ft_quant.gguf.vocabulary import read_vocabulary, split_name
 from ft_quant.gguf.write import write_gguf
+
+gguf = pytest.importorskip("gguf", reason="gguf is not installed (pip install 'ft-quant[gguf]')")
+GGUFReader, dequantize = gguf.GGUFReader, gguf.dequantize
 
 IDS = torch.tensor([[5, 9, 17, 33, 2, 250, 71, 8]])
 Job = Callable[..., ExportJob]
@@ -202,3 +208,50 @@ def test_what_has_no_writer_is_refused(job: Job, base: Path, tmp_path: Path) -> 
 
     with pytest.raises(ModelError, match="stretched by dynamic"):
         describe(Nothing(), FAMILIES["llama"], config, 384)
+
+
+def test_an_adapter_alone_adds_what_merging_adds(
+    job: Job, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    flags = {"to_gguf": "f32", "gguf_adapter": True, "gguf_output_dir": str(tmp_path / "x")}
+    asked = job(base, adapter, **flags)
+    assert not asked.plan.merges
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "merged").mkdir()
+    facts = write_adapter(asked, tmp_path / "adapter")
+    merged = merge_checkpoint(adapter, tmp_path / "whole", report=lambda text: None).path
+    write_gguf(job(base, to_gguf="f32", gguf_output_dir=str(tmp_path / "y")), base, tmp_path)
+    write_gguf(
+        job(merged, to_gguf="f32", gguf_output_dir=str(tmp_path / "z")), merged, tmp_path / "merged"
+    )
+
+    def tensors(file: Path) -> dict[str, Any]:
+        return {
+            item.name: dequantize(item.data, item.tensor_type) for item in GGUFReader(file).tensors
+        }
+
+    reader = GGUFReader(tmp_path / "adapter" / facts["file"])
+    values = {name: field.contents() for name, field in reader.fields.items()}
+    assert (values["general.type"], values["adapter.type"]) == ("adapter", "lora")
+    parts = tensors(tmp_path / "adapter" / facts["file"])
+    plain, whole = (
+        tensors(tmp_path / "model-f32.gguf"),
+        tensors(tmp_path / "merged" / "model-f32.gguf"),
+    )
+    for name in ("blk.0.attn_q.weight", "blk.1.attn_k.weight", "blk.1.ffn_down.weight"):
+        a, b = parts[f"{name}.lora_a"], parts[f"{name}.lora_b"]
+        scale = values["adapter.lora.alpha"] / a.shape[0]
+        np.testing.assert_allclose(plain[name] + scale * b @ a, whole[name], atol=1e-5)
+        assert np.abs(whole[name] - plain[name]).max() > 0.01
+
+
+def test_adapters_that_arent_plain_are_refused(job: Job, base: Path, tmp_path: Path) -> None:
+    lora, odd = TUNERS.get("lora"), tmp_path / "checkpoint-5"
+    odd.mkdir()
+    model = load_model(base, dtype=torch.float32, for_training=True)
+    lora.save(lora.apply(model, LoraSettings(target_modules=("q_proj",), use_dora=True)), odd)
+    flags = {"to_gguf": "f16", "gguf_adapter": True, "gguf_output_dir": str(tmp_path / "x")}
+    with pytest.raises(
+        ModelError, match="place for plain LoRA only, and this adapter has use_dora"
+    ):
+        write_adapter(job(base, odd, **flags), tmp_path)

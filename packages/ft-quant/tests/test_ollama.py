@@ -62,10 +62,8 @@ def as_ollama_asks(talk: list[Message]) -> dict[str, Any]:
     return {"Messages": messages, "System": system}
 
 
-@pytest.mark.parametrize("name", ["chatml", "qwen2_5", "zephyr", "phi3", "minicpm", "default"])
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "smollm2", "phi3", "default"])
 def test_the_template_makes_the_same_prompts(tokenizer: Tokenizer, name: str) -> None:
-    if name not in TEMPLATES:
-        pytest.skip(f"there is no template {name}")
     template = FieldTemplate(name, TEMPLATES.get(name), tokenizer)
     text = to_go(find_pieces(template))
     for talk in talks():

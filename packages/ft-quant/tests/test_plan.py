@@ -105,6 +105,10 @@ def test_flags_of_other_things_that_dont_go_together() -> None:
         PublishArguments(push_to_hub=True).check(frozenset({"push_to_hub"}))
     with pytest.raises(UsageError, match="--commit_message has no effect without --push_to_hub"):
         PublishArguments(commit_message="x").check(frozenset({"commit_message"}))
+    with pytest.raises(UsageError, match="matrices of an adapter are f32 or f16"):
+        ConvertArguments(to_gguf="q8_0", gguf_adapter=True).check(frozenset({"gguf_adapter"}))
+    with pytest.raises(UsageError, match="goes with neither --to_ollama"):
+        ConvertArguments(to_gguf="f16", gguf_adapter=True, to_ollama=True).check(frozenset())
     with pytest.raises(UsageError, match="--gguf_output_dir has no effect without --to_gguf"):
         ConvertArguments(gguf_output_dir="x").check(frozenset({"gguf_output_dir"}))
     with pytest.raises(UsageError, match="--ollama_output_dir has no effect without"):
@@ -133,3 +137,15 @@ def test_rows_are_joined_and_cut() -> None:
         cut(rows, count=1, length=10, exact=True, longest=None)
     with pytest.raises(UsageError, match="the model was made for 8 tokens"):
         cut(rows, count=1, length=9, exact=True, longest=8)
+
+
+def test_flags_of_other_methods_are_told() -> None:
+    def idle(**flags: Any) -> frozenset[str]:
+        return QuantizeArguments(**flags).without_effect()
+
+    assert "quant_seqlen" in idle(quant_method="rtn", quant_bits=4)
+    assert "quant_device_map" in idle(quant_method="rtn", quant_bits=4)
+    assert "bnb_4bit_quant_type" in idle(quant_method="bnb", quant_bits=8)
+    assert "bnb_4bit_quant_type" not in idle(quant_method="bnb", quant_bits=4)
+    assert "quant_seqlen" not in idle(quant_method="gptq", quant_bits=4)
+    assert "hqq_axis" in idle(quant_method="gptq", quant_bits=4)

@@ -20,7 +20,8 @@ def measured(
         "nll": 4 * math.log(perplexity) if perplexity < math.inf else math.inf,
         "tokens": 4,
         "choices": choices or CHOICES,
-        "prompts": [[7, 8]],
+        "prompts": ["really"],
+        "prompt_ids": [[7, 8]],
         "answers": [[1, 2, 3, 4]],
         "texts": ["yes"],
         "loading_seconds": 1.0,
@@ -63,8 +64,8 @@ def test_a_source_that_knows_nothing_breaks_no_result() -> None:
 
 
 def test_other_prompts_are_broken() -> None:
-    assert proof(measured(10.0), prompts=((7, 8),)).verdict == "good"
-    found = proof(measured(10.0), prompts=((7, 9),))
+    assert proof(measured(10.0), prompts=("really",)).verdict == "good"
+    found = proof(measured(10.0), prompts=("oh",))
     assert found.verdict == "broken" and "OTHER prompts" in str(found)
 
 

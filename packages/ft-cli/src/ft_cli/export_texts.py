@@ -66,7 +66,7 @@ def texts_of(invocation: Invocation, prepared: Prepared, plan: Plan) -> Texts:
     ]
     sources["measured on"] = f"{name} ({len(measured)} rows)"
     questions = Texts(()).questions
-    prompts = [template.encode_prompt([Message("user", text)]) for text in questions]
+    prompts = [_prompt(template, text) for text in questions]
     has_template = (
         prepared.tokenizer.chat_template is not None or template.name != "default-generation"
     )
@@ -77,6 +77,11 @@ def texts_of(invocation: Invocation, prepared: Prepared, plan: Plan) -> Texts:
         calibration=texts,
         sources=sources,
     )
+
+
+def _prompt(template: Template, question: str) -> str:
+    segments = template.render_prompt([Message("user", question)])
+    return "".join(segment.text for segment in segments)
 
 
 def _calibration_rows(invocation: Invocation) -> tuple[tuple[str, ...], Sequence[Example], bool]:

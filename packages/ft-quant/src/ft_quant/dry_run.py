@@ -59,7 +59,9 @@ def describe(
             "peft": _checkpoint_size(prepared),
             "merged": (sizes.linear + sizes.other) * sizes.bytes_each,
             "quantized": _quantized(sizes, quantize.quant_bits, group),
-            "gguf": int((sizes.linear + sizes.other) * _GGUF_BITS.get(str(convert.to_gguf), 0) / 8),
+            "gguf": _checkpoint_size(prepared)
+            if convert.gguf_adapter
+            else int((sizes.linear + sizes.other) * _GGUF_BITS.get(str(convert.to_gguf), 0) / 8),
             "ollama": 0,
         }[kind]
         detail = f", groups of {group}" if kind == "quantized" and group else ""

@@ -47,11 +47,11 @@ class ExportJob:
         quantize: how weights are quantized.
         convert: which other forms are made.
         proof: how results are checked.
-        sampling: what a Modelfile says of sampling; names of flags that a person gave are in ``given``.
-        given: names of flags that a person gave.
+        sampling: what a Modelfile says of sampling.
         merge_device: where an adapter is merged.
         safetensors: whether the merged model is written as safetensors.
         say: is told what takes long.
+        max_length: tokens of context that a person asked for; -1 if they didn't.
     """
 
     prepared: Prepared
@@ -62,7 +62,6 @@ class ExportJob:
     proof: ProofArguments
     sampling: GenerationArguments
     say: Say
-    given: frozenset[str] = frozenset()
     merge_device: str | None = None
     safetensors: bool = True
     max_length: int = -1
@@ -104,13 +103,15 @@ def export(job: ExportJob) -> list[Made]:
     targets = job.plan.targets
     if "peft" in targets:
         made.append(_make(job, "peft", "ft_quant.peft_format:write_peft"))
-    if not set(targets) & {"merged", "quantized", "gguf", "ollama"}:
+    if "gguf" in targets and job.convert.gguf_adapter:
+        made.append(_make(job, "gguf", "ft_quant.gguf.adapter:write_adapter"))
+    if not {*targets} - {item.kind for item in made}:
         return made
     with _whole_model(job, made) as directory:
         source = Source(directory, job.texts, python=None)
         if "quantized" in targets:
             made.append(_quantize(job, source))
-        if "gguf" in targets:
+        if "gguf" in targets and not job.convert.gguf_adapter:
             made.append(_to_gguf(job, source))
         if "ollama" in targets:
             made.append(_make(job, "ollama", "ft_quant.ollama.write:write_modelfile"))

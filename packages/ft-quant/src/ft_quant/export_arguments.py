@@ -32,7 +32,7 @@ class QuantizeArguments(ArgumentGroup):
     """Calibration texts that go through the model at once."""
 
     quant_device_map: str = "cpu"
-    """Where the weights are kept while they are quantized: cpu, auto, or a device such as cuda:0."""
+    """Where the weights are kept while they are quantized: cpu, auto, or a device such as cuda:0; awq and gptq take layer after layer to an accelerator where there is one."""
 
     quant_output_dir: str | None = None
     """Where the quantized model goes; none takes {model_type}-{quant_method}-int{quant_bits} here, or CHECKPOINT-{quant_method}-int{quant_bits} beside the checkpoint."""
@@ -92,6 +92,20 @@ class QuantizeArguments(ArgumentGroup):
                 f"--quant_python: --quant_method {self.quant_method} needs no other environment; leave it out"
             )
 
+    def without_effect(self) -> frozenset[str]:
+        """Return the flags of other methods, and all of them where nothing is quantized."""
+        known = METHODS[self.quant_method]
+        calibration = {"quant_n_samples", "quant_seqlen", "quant_batch_size"}
+        of_bnb = {name for name in type(self).model_fields if name.startswith("bnb_4bit_")}
+        idle = {"hqq_axis", "hqq_dynamic_config_path"}
+        if not (self.quant_method == "bnb" and self.quant_bits == 4):
+            idle |= of_bnb
+        if not (known.calibrated and self.quant_bits):
+            idle |= calibration
+        if self.quant_method in ("rtn", "fp8"):
+            idle.add("quant_device_map")
+        return frozenset(idle)
+
 
 class ConvertArguments(ArgumentGroup):
     """Other forms of a model."""
@@ -107,6 +121,9 @@ class ConvertArguments(ArgumentGroup):
     gguf_output_dir: str | None = None
     """Where the GGUF file goes; none takes {model_type}-gguf-{to_gguf} here, or CHECKPOINT-gguf-{to_gguf} beside the checkpoint."""
 
+    gguf_adapter: bool = False
+    """Write the adapter alone to GGUF, for llama.cpp's --lora, instead of merging it into the model."""
+
     llama_cpp_dir: str | None = None
     """Checkout of llama.cpp whose converter writes the GGUF file of an architecture that ft has no writer for."""
 
@@ -118,11 +135,19 @@ class ConvertArguments(ArgumentGroup):
 
     def check(self, given: frozenset[str]) -> None:
         """Refuse directories of what isn't made."""
-        for name, wanted in (("gguf_output_dir", "to_gguf"), ("llama_cpp_dir", "to_gguf")):
+        for name in ("gguf_output_dir", "llama_cpp_dir", "gguf_adapter"):
             if name in given and self.to_gguf is None:
                 raise UsageError(
-                    f"--{name} has no effect without --{wanted}; add it, or leave --{name} out"
+                    f"--{name} has no effect without --to_gguf; add it, or leave --{name} out"
                 )
+        if self.gguf_adapter and self.to_gguf not in (None, "f32", "f16"):
+            raise UsageError(
+                f"--gguf_adapter true --to_gguf {self.to_gguf}: the matrices of an adapter are f32 or f16; give one of them"
+            )
+        if self.gguf_adapter and (self.to_ollama or self.llama_cpp_dir is not None):
+            raise UsageError(
+                "--gguf_adapter true goes with neither --to_ollama nor --llama_cpp_dir; export the whole model for them"
+            )
         if "ollama_output_dir" in given and not self.to_ollama:
             raise UsageError(
                 "--ollama_output_dir has no effect without --to_ollama true; add it, or leave it out"

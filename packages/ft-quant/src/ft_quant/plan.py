@@ -82,8 +82,16 @@ def plan_export(
         for kind, asked in wanted.items()
         if asked
     }
-    _check_adapter(checkpoint, merge_lora=merge_lora, peft=convert.to_peft_format)
-    whole = wanted["merged"] or wanted["quantized"] or wanted["gguf"] or wanted["ollama"]
+    _check_adapter(
+        checkpoint,
+        {
+            "--merge_lora": merge_lora,
+            "--to_peft_format": convert.to_peft_format,
+            "--gguf_adapter": convert.gguf_adapter,
+        },
+    )
+    gguf = wanted["gguf"] and not convert.gguf_adapter
+    whole = wanted["merged"] or wanted["quantized"] or gguf or wanted["ollama"]
     if adapter and whole:
         assert checkpoint is not None
         _check_mergeable(checkpoint)
@@ -91,7 +99,9 @@ def plan_export(
         if target.exists():
             remedy = f", or give another {_FLAGS[kind]}" if kind in _FLAGS else ""
             raise UsageError(f"{target} exists already; use it as it is, remove it{remedy}")
-    return Plan(targets, adapter and whole, _notes(wanted, adapter, merge_lora, quantize))
+    return Plan(
+        targets, adapter and whole, _notes({**wanted, "gguf": gguf}, adapter, merge_lora, quantize)
+    )
 
 
 def _target(
@@ -119,21 +129,19 @@ def _target(
     return (default if given is None else Path(given).expanduser()).resolve()
 
 
-def _check_adapter(checkpoint: SavedCheckpoint | None, *, merge_lora: bool, peft: bool) -> None:
+def _check_adapter(checkpoint: SavedCheckpoint | None, flags: Mapping[str, bool]) -> None:
     """Refuse flags about adapters where there is none."""
-    flag = "--merge_lora true" if merge_lora else "--to_peft_format true"
-    if not merge_lora and not peft:
-        return
-    if checkpoint is None:
-        raise UsageError(f"{flag} needs --ckpt_dir with the checkpoint of an adapter")
-    if peft and (checkpoint.path / ADAPTER_CONFIG).is_file():
-        raise UsageError(
-            f"--to_peft_format true: {checkpoint.path} holds an adapter of peft already; leave the flag out"
-        )
-    if checkpoint.whole:
-        raise ModelError(
-            f"{flag}: {checkpoint.path} holds a whole model, not an adapter; leave {flag} out"
-        )
+    for flag in (name for name, asked in flags.items() if asked):
+        if checkpoint is None:
+            raise UsageError(f"{flag} true needs --ckpt_dir with the checkpoint of an adapter")
+        if flag == "--to_peft_format" and (checkpoint.path / ADAPTER_CONFIG).is_file():
+            raise UsageError(
+                f"{flag} true: {checkpoint.path} holds an adapter of peft already; leave the flag out"
+            )
+        if checkpoint.whole:
+            raise ModelError(
+                f"{flag} true: {checkpoint.path} holds a whole model, not an adapter; leave {flag} out"
+            )
 
 
 def _check_mergeable(checkpoint: SavedCheckpoint) -> None:

@@ -42,7 +42,7 @@ EFFECTIVE = frozenset(
         *("custom_dataset_info", "model_name", "model_author", "self_cognition_sample"),
         *("custom_train_dataset_path", "custom_val_dataset_path", "ignore_args_error"),
     }
-) - {"hqq_axis", "hqq_dynamic_config_path", "use_flash_attn", "load_dataset_config"}
+) - {"use_flash_attn", "load_dataset_config"}
 """Flags that say something about every export."""
 
 SAMPLING = frozenset({"temperature", "top_k", "top_p", "repetition_penalty", "do_sample"})
@@ -52,13 +52,20 @@ SAMPLING = frozenset({"temperature", "top_k", "top_p", "repetition_penalty", "do
 def run(invocation: Invocation) -> None:
     """Decide what is made, make it, say where it is."""
     from ft_cli.export_texts import texts_of
+    from ft_quant.source_checks import check_source
 
     _say_what_has_no_effect(invocation)
     prepared = _prepare(invocation)
     plan = _plan(invocation, prepared)
     for note in plan.notes:
         to_stderr(note)
-    _check_packages(invocation)
+    check_source(
+        prepared,
+        plan,
+        invocation.get(QuantizeArguments),
+        invocation.get(ConvertArguments),
+        invocation.get(ProofArguments),
+    )
     if invocation.dry_run:
         from ft_quant.dry_run import describe
 
@@ -85,7 +92,6 @@ def run(invocation: Invocation) -> None:
         proof=invocation.get(ProofArguments),
         sampling=invocation.get(GenerationArguments),
         say=to_stderr,
-        given=invocation.set_by_a_person,
         merge_device=invocation.get(MergeArguments).merge_device_map,
         safetensors=invocation.get(MergeArguments).save_safetensors,
         max_length=invocation.get(TemplateArguments).max_length,
@@ -118,22 +124,9 @@ def _plan(invocation: Invocation, prepared: Prepared) -> Plan:
     )
 
 
-def _check_packages(invocation: Invocation) -> None:
-    """Refuse a method whose packages are missing, before rows are read."""
-    quantize = invocation.get(QuantizeArguments)
-    if quantize.quant_bits:
-        from ft_quant.methods.availability import check_installed
-
-        check_installed(
-            quantize.quant_method,
-            python=quantize.quant_python,
-            verify=invocation.get(ProofArguments).verify,
-        )
-
-
 def _say_what_has_no_effect(invocation: Invocation) -> None:
     """Exporting takes the flags of infer, of which many say how to answer."""
-    effective = EFFECTIVE
+    effective = EFFECTIVE - invocation.get(QuantizeArguments).without_effect()
     if invocation.get(ConvertArguments).to_ollama:
         effective |= SAMPLING
     for name, item in invocation.values.items():

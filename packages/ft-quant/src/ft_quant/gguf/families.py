@@ -58,6 +58,21 @@ def family_of(config: Mapping[str, Any]) -> Family | None:
     return None if family is not None and family.turns_pairs and odd else family
 
 
+def check_family(config: Mapping[str, Any]) -> Family:
+    """Return the family of a configuration.
+
+    Raises:
+        ModelError: ft has no writer for it.
+    """
+    family = family_of(config)
+    if family is None:
+        raise ModelError(
+            f"--to_gguf: ft writes {', '.join(FAMILIES)}, not models of type {config.get('model_type')}; give "
+            "--llama_cpp_dir with a checkout of llama.cpp, whose converter knows more"
+        )
+    return family
+
+
 def describe(writer: Any, family: Family, config: Mapping[str, Any], vocabulary: int) -> None:
     """Write the values of a model's configuration.
 

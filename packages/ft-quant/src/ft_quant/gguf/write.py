@@ -15,11 +15,10 @@ import torch
 from ft_core.errors import DependencyError, ModelError, UsageError
 from ft_quant.dtypes import read_config
 from ft_quant.gguf.families import (
-    FAMILIES,
     Array,
     Family,
+    check_family,
     describe,
-    family_of,
     lay_out,
     rotation_factors,
 )
@@ -59,18 +58,22 @@ def write_gguf(job: ExportJob, source: Path, directory: Path) -> str:
     if job.convert.llama_cpp_dir is not None:
         _convert_elsewhere(Path(job.convert.llama_cpp_dir), source, directory / file, kind)
         return file
-    if importlib.util.find_spec("gguf") is None:
-        raise DependencyError(f"--to_gguf {kind}", "gguf", "pip install 'ft-quant[gguf]'")
+    check_gguf_installed(kind)
     config = read_config(source)
-    family = family_of(config)
-    if family is None:
-        raise ModelError(
-            f"--to_gguf: ft writes {', '.join(FAMILIES)}, not models of type {config.get('model_type')}; give "
-            "--llama_cpp_dir with a checkout of llama.cpp, whose converter knows more"
-        )
+    family = check_family(config)
     weights = open_weights(source)
     _write(job, family, config, weights, directory, file, kind)
     return file
+
+
+def check_gguf_installed(kind: str) -> None:
+    """Refuse to write GGUF without its library.
+
+    Raises:
+        DependencyError: it is missing.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise DependencyError(f"--to_gguf {kind}", "gguf", "pip install 'ft-quant[gguf]'")
 
 
 def _write(

@@ -24,18 +24,16 @@ def main(request_file: str, result_file: str) -> None:
     import torch
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
-    device = request["device"]
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    # It keeps the weights on the CPU and takes the layers to an accelerator by itself.
+    placed = {} if request["device"] in ("cpu", "auto") else {"device": request["device"]}
     config = QuantizeConfig(bits=request["bits"], group_size=request["group_size"], **_how(request))
     model = GPTQModel.load(
-        request["source"], config, device=device, trust_remote_code=request["trust_remote_code"]
+        request["source"], config, trust_remote_code=request["trust_remote_code"], **placed
     )
     texts = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in request["calibration"]]
     # Its default for AWQ is a kernel of CUDA.
-    backend = (
-        {"backend": BACKEND.AWQ_TORCH} if request["method"] == "awq" and device == "cpu" else {}
-    )
+    slow = request["method"] == "awq" and not torch.cuda.is_available()
+    backend = {"backend": BACKEND.AWQ_TORCH} if slow else {}
     model.quantize(texts, batch_size=request["batch_size"], **backend)
     model.save(request["target"])
     for name in ("quant_log.csv",):

@@ -39,7 +39,7 @@ class Texts:
         held_out: texts that no calibration saw.
         questions: what the models are asked, one conversation each.
         new_tokens: of each answer.
-        prompts: the ids that ft's own chat format makes of each question; empty where they aren't compared.
+        prompts: the text that ft's own chat format makes of each question; empty where they aren't compared.
         calibration: token ids of texts that a method may look at, of equal length.
         sources: where the texts come from, for the record.
     """
@@ -51,7 +51,7 @@ class Texts:
         "Count from one to ten.",
     )
     new_tokens: int = 16
-    prompts: Sequence[Sequence[int]] = ()
+    prompts: Sequence[str] = ()
     calibration: Sequence[Sequence[int]] = ()
     sources: Mapping[str, Any] = field(default_factory=dict)
 
@@ -64,7 +64,8 @@ class Measurement:
         nll: summed negative log-likelihood of what counts in the held-out texts, in nats; may be no number.
         tokens: that count.
         choices: the most likely token in place of each of them, by text.
-        prompts: token ids of each question, by the tokenizer's own chat template.
+        prompts: the text that the tokenizer's own chat template makes of each question.
+        prompt_ids: its tokens.
         answers: token ids of each greedy answer.
         texts: the same as text.
         loading_seconds: until the model was there.
@@ -76,7 +77,8 @@ class Measurement:
     nll: float
     tokens: int
     choices: Sequence[Sequence[int]]
-    prompts: Sequence[Sequence[int]]
+    prompts: Sequence[str]
+    prompt_ids: Sequence[Sequence[int]]
     answers: Sequence[Sequence[int]]
     texts: Sequence[str]
     loading_seconds: float

@@ -9,7 +9,7 @@ Usage: ``python measure_process.py REQUEST.json RESULT.json``. The request holds
 - ``questions``: what the model is asked, each through the tokenizer's chat template if it has one,
 - ``new_tokens``: of each greedy answer, and ``threads`` of torch.
 
-The result holds the summed negative log-likelihood and the most likely token at each position, the ids of
+The result holds the summed negative log-likelihood and the most likely token at each position, text and ids of
 each prompt and of its answer, times and the largest memory of the process.
 """
 
@@ -36,8 +36,9 @@ def main(request_file: str, result_file: str) -> None:
     rows = zip(request["sequences"], request["scored"], strict=True)
     scored = [score(model, ids, counts) for ids, counts in rows]
     generating = time.perf_counter()
-    prompts = [prompt_ids(tokenizer, question) for question in request["questions"]]
-    answers = [answer(model, ids, request["new_tokens"]) for ids in prompts]
+    prompts = [prompt_of(tokenizer, question) for question in request["questions"]]
+    prompt_ids = [ids_of(tokenizer, text) for text in prompts]
+    answers = [answer(model, ids, request["new_tokens"]) for ids in prompt_ids]
     ended = time.perf_counter()
     result = {
         "class": type(model).__name__,
@@ -45,6 +46,7 @@ def main(request_file: str, result_file: str) -> None:
         "tokens": sum(len(choices) for _, choices in scored),
         "choices": [choices for _, choices in scored],
         "prompts": prompts,
+        "prompt_ids": prompt_ids,
         "answers": answers,
         "texts": [tokenizer.decode(ids, skip_special_tokens=True) for ids in answers],
         "loading_seconds": loaded - started,
@@ -81,14 +83,17 @@ def score(model: Any, ids: list[int], counts: list[int]) -> tuple[float, list[in
     return float(loss), logits.argmax(-1).tolist()
 
 
-def prompt_ids(tokenizer: Any, question: str) -> list[int]:
-    """Return what a chat client would feed the model."""
+def prompt_of(tokenizer: Any, question: str) -> str:
+    """Return the text that a chat client would make of a question."""
     if not tokenizer.chat_template:
-        return list(tokenizer(question)["input_ids"])
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-    )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return question
+    messages = [{"role": "user", "content": question}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def ids_of(tokenizer: Any, prompt: str) -> list[int]:
+    """Return a prompt's tokens; a chat template writes the special ones itself."""
+    return list(tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"])
 
 
 def answer(model: Any, ids: list[int], new_tokens: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +73,7 @@ class Source:
             bound=bound,
             vocabulary=vocabulary,
             questions=tuple(self.texts.questions),
-            prompts=_prompts(self.texts),
+            prompts=tuple(self.texts.prompts),
         )
 
 
@@ -86,14 +85,14 @@ def prove_merge(job: ExportJob, merged: Path) -> Proof:
     """
     job.say("loading the merged model in a fresh process, and base and adapter here")
     after = measure(merged, job.texts)
-    before = _measure_parts(job, after.prompts)
+    before = _measure_parts(job, after)
     proof = compare(
         before,
         after,
         bound=PERPLEXITY_BOUNDS["merge"],
         vocabulary=job.prepared.tokenizer.vocab_size,
         questions=tuple(job.texts.questions),
-        prompts=_prompts(job.texts),
+        prompts=tuple(job.texts.prompts),
     )
     settle(proof, "merging", job.proof, job.say)
     return proof
@@ -117,7 +116,7 @@ def settle(proof: Proof, what: str, arguments: ProofArguments, say: Say) -> None
     say(f"warning: {what} gives a broken model, which is written since --force is given: {proof}")
 
 
-def _measure_parts(job: ExportJob, prompts: Sequence[Sequence[int]]) -> Measurement:
+def _measure_parts(job: ExportJob, merged: Measurement) -> Measurement:
     """Measure base and adapter, the adapter attached by the code that trained it."""
     prepared = job.prepared
     assert prepared.checkpoint is not None
@@ -132,12 +131,15 @@ def _measure_parts(job: ExportJob, prompts: Sequence[Sequence[int]]) -> Measurem
         measure_process.score(model, list(text.ids), list(text.counts))
         for text in job.texts.held_out
     ]
-    answers = [measure_process.answer(model, list(ids), job.texts.new_tokens) for ids in prompts]
+    answers = [
+        measure_process.answer(model, list(ids), job.texts.new_tokens) for ids in merged.prompt_ids
+    ]
     return Measurement(
         nll=sum(nll for nll, _ in scored),
         tokens=sum(len(choices) for _, choices in scored),
         choices=[choices for _, choices in scored],
-        prompts=prompts,
+        prompts=merged.prompts,
+        prompt_ids=merged.prompt_ids,
         answers=answers,
         texts=[prepared.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers],
         loading_seconds=0.0,
@@ -145,7 +147,3 @@ def _measure_parts(job: ExportJob, prompts: Sequence[Sequence[int]]) -> Measurem
         generating_seconds=0.0,
         peak_memory=0,
     )
-
-
-def _prompts(texts: Texts) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(map(int, ids)) for ids in texts.prompts)

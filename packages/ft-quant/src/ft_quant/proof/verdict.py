@@ -103,7 +103,7 @@ def compare(
     bound: float,
     vocabulary: int,
     questions: tuple[str, ...],
-    prompts: tuple[tuple[int, ...], ...] = (),
+    prompts: tuple[str, ...] = (),
 ) -> Proof:
     """Compare what source and result did.
 
@@ -113,7 +113,7 @@ def compare(
         bound: largest ratio of perplexities that counts as good.
         vocabulary: number of tokens.
         questions: as both were asked.
-        prompts: ids that ft's own chat format makes of them; empty where that isn't compared.
+        prompts: what ft's own chat format makes of them; empty where that isn't compared.
     """
     pairs = [
         (ours, theirs)
@@ -131,7 +131,7 @@ def compare(
         same_choice=sum(ours == theirs for ours, theirs in pairs) / max(len(pairs), 1),
         positions=len(pairs),
         same_answers=sum(same) / total if total else 1.0,
-        same_prompts=tuple(map(tuple, after.prompts)) == prompts if prompts else None,
+        same_prompts=tuple(after.prompts) == prompts if prompts else None,
         vocabulary=vocabulary,
         answers=dict(zip(questions, after.texts, strict=True)),
         speed=(before.tokens_per_second, after.tokens_per_second),
