@@ -34,7 +34,7 @@ RULES = RemoteRules(timeout=2.0)
     ],
 )
 def test_addresses_of_private_networks_are_refused(address: str) -> None:
-    with pytest.raises(MediaError, match=r"no public address|can't be fetched"):
+    with pytest.raises(MediaError, match=r"address that is not public|can't be fetched"):
         fetch(address, RULES, 1000)
 
 
@@ -110,5 +110,5 @@ def test_every_address_of_a_name_must_be_public(monkeypatch: pytest.MonkeyPatch)
         ]
 
     monkeypatch.setattr(socket, "getaddrinfo", both)
-    with pytest.raises(MediaError, match=r"is 127\.0\.0\.1, which is no public address"):
+    with pytest.raises(MediaError, match="address that is not public"):
         fetch("http://example.org/a.png", RULES, 1000)

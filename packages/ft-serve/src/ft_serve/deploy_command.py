@@ -13,13 +13,14 @@ from ft_serve.arguments import CheckpointArguments, InferArguments
 from ft_serve.infer_command import COMMAND as INFER
 from ft_serve.infer_command import PromptArguments, saved
 from ft_serve.openai.arguments import DeployArguments, LimitArguments
+from ft_serve.openai.media import MediaServingArguments
 
 if TYPE_CHECKING:
     from ft_serve.openai.guard import Access
     from ft_serve.openai.served import Served
     from ft_serve.openai.server import Address
 
-SERVER_GROUPS = (DeployArguments, LimitArguments)
+SERVER_GROUPS = (DeployArguments, LimitArguments, MediaServingArguments)
 """What deploy has beyond infer."""
 
 DEFAULTS = {"max_length": -1, "verbose": True}

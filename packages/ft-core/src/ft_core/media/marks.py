@@ -174,7 +174,8 @@ class _Placing:
                 rule="media",
                 source=self.example.source,
             )
-        return self._marked(str(part["text"]))
+        text = str(part["text"])
+        return _plain(text) if part.get("literal") else self._marked(text)
 
     def _marked(self, text: str) -> str:
         if SENTINEL.search(text):
@@ -190,6 +191,22 @@ class _Placing:
     def _next(self, kind: str) -> str:
         self.counts[kind] += 1
         return sentinel(kind, self.counts[kind] - 1)
+
+
+def _plain(text: str) -> str:
+    """Return a text in which nothing is a mark; characters that would mean something inside are left out."""
+    return SENTINEL.sub("", text)
+
+
+def is_marked(message: Message) -> bool:
+    """Whether a message's texts hold ``<image>`` as a mark."""
+    if isinstance(message.content, str):
+        return "<image>" in message.content
+    return any(
+        "<image>" in str(part.get("text", ""))
+        for part in message.content
+        if not part.get("literal")
+    )
 
 
 def _own_files(messages: Iterable[Message], kind: MediumKind) -> list[str | None]:

@@ -108,5 +108,5 @@ def _public_address(host: str, port: int) -> str:
         parsed = ipaddress.ip_address(address.partition("%")[0])
         mapped = getattr(parsed, "ipv4_mapped", None) or parsed
         if not mapped.is_global or mapped.is_multicast:
-            raise _RefusedError(f"{host} is {address}, which is no public address")
+            raise _RefusedError(f"{host} stands for an address that is not public")
     return addresses[0]

@@ -48,8 +48,9 @@ def open_audio(source: str, rate: int, limits: MediaLimits) -> NDArray[Any]:
             samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
             own = file.samplerate
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        said = getattr(error, "error_string", "unknown")  # the message names an object in memory
         raise MediaError(
-            f"is no audio that can be read ({error}); give WAV, FLAC, OGG or MP3",
+            f"is no audio that can be read ({said}); give WAV, FLAC, OGG or MP3",
             source,
             "unreadable_media",
         ) from error

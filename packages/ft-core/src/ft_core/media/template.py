@@ -21,7 +21,7 @@ from ft_core.examples import Example, Message
 from ft_core.media.faults import MediaError
 from ft_core.media.grounding import Size, fill_in
 from ft_core.media.images import open_image
-from ft_core.media.marks import Place, Placed, has_media, place_media
+from ft_core.media.marks import Place, Placed, has_media, is_marked, place_media
 from ft_core.media.processing import MediaProcessor, Source
 from ft_core.media.sources import beside
 from ft_core.samples import Medium, MediumKind, Tokens
@@ -177,8 +177,8 @@ class MediaTemplate:
         if has_media(example) or example.objects:
             return False
         # A mark without a file is a fault that is told, where the model sees images.
-        texts = [example.text or "", *(m.text for m in example.messages if m.role != "assistant")]
-        return not any("<image>" in text for text in texts)
+        asked = (message for message in example.messages if message.role != "assistant")
+        return "<image>" not in (example.text or "") and not any(map(is_marked, asked))
 
     def _placing(self, example: Example) -> _Placing:
         folder = None if example.source is None else Path(example.source.path).parent
