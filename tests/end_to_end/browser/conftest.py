@@ -94,6 +94,18 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert watched.faults == []
 
 
+def picture(page: Page, name: str) -> None:
+    """Keep a picture of the page for the documents, where ``make screenshots`` asks for it."""
+    if directory := os.environ.get("FT_SCREENSHOTS"):
+        page.screenshot(path=Path(directory, f"{name}.png"))
+
+
+@pytest.fixture
+def take_picture() -> Callable[[Page, str], None]:
+    """Keep pictures for the documents."""
+    return picture
+
+
 @dataclass
 class Served:
     """A page's server.

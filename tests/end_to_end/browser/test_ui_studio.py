@@ -42,13 +42,19 @@ def choose_run(page: Page, run: Path) -> None:
 
 
 def test_a_run_from_its_rows_to_its_end(
-    open_page: Callable[..., Page], serve: Any, ft: Any, place: Path
+    open_page: Callable[..., Page],
+    serve: Any,
+    ft: Any,
+    place: Path,
+    take_picture: Callable[[Page, str], None],
 ) -> None:
     with serve("web-ui", "--lang", "en", "--port", 0, cwd=place) as served:
         page = open_page(served.url)
         _look_at_rows(page)
+        take_picture(page, "data")
         _start(page)
         run = _watch(page, place)
+        take_picture(page, "live")
     # The studio is gone, the run goes on.
     assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "running"
     with serve("web-ui", "--lang", "en", "--port", 0, cwd=place) as served:
@@ -56,6 +62,7 @@ def test_a_run_from_its_rows_to_its_end(
         expect(page.locator("#runs-table")).to_contain_text("running")
         _stop_and_resume(page, place, run)
         _started_in_a_terminal(page, ft, place)
+        take_picture(page, "runs")
         _clone_and_delete(page, run)
 
 
@@ -78,7 +85,7 @@ def _start(page: Page) -> None:
     expect(page.locator("#new-field-lora_rank")).to_contain_text("must be at least 1")
     expect(page.locator("#new-problems")).to_contain_text("--lora_rank 0: must be at least 1")
     page.locator("#new-start").click()
-    expect(page.get_by_role("alert").first).to_contain_text("must be at least 1")
+    expect(page.locator(".toast-body").first).to_contain_text("must be at least 1")
     enter(page, "new-field-lora_rank", "4")
     expect(page.locator("#new-problems")).not_to_contain_text("must be")
     enter(page, "new-field-max_steps", "4000")

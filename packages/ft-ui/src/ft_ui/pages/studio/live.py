@@ -35,6 +35,7 @@ class LiveScreen:
     def __init__(self, studio: Studio, page: gr.Blocks) -> None:
         self.studio, words = studio, studio.words
         self.timer = studio.timer("live")
+        self.seen = gr.State("")
         with gr.Row():
             self.run = gr.Dropdown([], label=words("runs.chosen"), elem_id="live-run", scale=3)
             self.smooth = gr.Slider(0, 0.95, 0, step=0.05, label=words("runs.smooth"))
@@ -58,32 +59,36 @@ class LiveScreen:
             label=words("job.log"), lines=10, max_lines=24, interactive=False, autoscroll=True,
             elem_id="live-log", buttons=["copy"],
         )  # fmt: skip
-        shown = [self.run, self.figures, *self.plots, self.log]
-        page.load(self.refresh, [self.run, self.smooth], shown, **QUICK)
-        self.timer.tick(self.refresh, [self.run, self.smooth], shown, **QUICK)
-        self.run.input(self.refresh, [self.run, self.smooth], shown, **QUICK)
-        self.smooth.release(self.refresh, [self.run, self.smooth], shown, **QUICK)
+        shown = [self.seen, self.run, self.figures, *self.plots, self.log]
+        wanted = [self.seen, self.run, self.smooth]
+        page.load(self.refresh, wanted, shown, **QUICK)
+        self.timer.tick(self.refresh, wanted, shown, **QUICK)
+        self.run.input(self.refresh, wanted, shown, **QUICK)
+        self.smooth.release(self.refresh, wanted, shown, **QUICK)
         self.stop.click(telling(self.ask_to_stop), [self.run], None, **QUICK)
         self.force.click(telling(self.end), [self.run], None, **QUICK)
 
-    def refresh(self, name: str | None, weight: float) -> list[Any]:
-        """Return the present state; without a name the newest run's."""
+    def refresh(self, seen: str, name: str | None, weight: float) -> list[Any]:
+        """Return the present state, without a name the newest run's; curves only where they changed."""
         runs = find_runs_in(self.studio.workplace)
         names = [run.name for run in runs]
         run = next((run for run in runs if run.name == name), runs[0] if runs else None)
         if run is None:
             empty = pd.DataFrame(columns=["step", "value", "metric"])
             return [
+                "",
                 gr.Dropdown(choices=[], value=None),
                 self.studio.words("live.none"),
                 *[empty] * len(PICTURES),
                 "",
             ]
         progress, job = run.progress(), self.job_of(run)
+        now = f"{run.name} {len(progress.rows)} {weight}"
         return [
+            now,
             offered(names, name),
             self.describe(run, progress, job),
-            *[curves(progress, name, weight) for name in PICTURES],
+            *[gr.skip() if now == seen else curves(progress, each, weight) for each in PICTURES],
             self.studio.words("live.terminal") if job is None else job.log(),
         ]
 

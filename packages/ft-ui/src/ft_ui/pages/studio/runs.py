@@ -103,7 +103,7 @@ class RunsScreen:
         drawn = [self.compared, self.curve, self.smooth]
         for part in drawn:
             part.change(self.draw, drawn, self.plot, **QUICK)
-        self.timer.tick(self.draw, drawn, self.plot, **QUICK)
+        self.seen.change(self.draw, drawn, self.plot, **QUICK)
 
     def refresh(self, seen: str, chosen: str | None, compared: list[str] | None) -> list[Any]:
         """Return the runs as they are now; nothing where nothing has changed."""
