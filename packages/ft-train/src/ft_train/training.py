@@ -121,9 +121,9 @@ def train(
     """
     if data.items == 0 and data.stream is None:
         raise DataError("no rows are left to train on", rule="no_rows")
+    check_fewer_rows(plan)
     check_processes(plan, recipe)
     check_device(plan, model)
-    check_fewer_rows(plan)
     if resume is not None:
         check_resumable(resume)
         if is_first_of_node():
