@@ -133,15 +133,21 @@ def test_tokens_there_and_back(running: Any, tokenizer: Tokenizer) -> None:
     import httpx
 
     text = "What is 你好?"
-    found = httpx.post(f"{running.url}/tokenize", json={"prompt": text, "return_token_strs": True})
+    found = httpx.post(
+        f"{running.url}/tokenize", timeout=120, json={"prompt": text, "return_token_strs": True}
+    )
     assert found.json()["tokens"] == tokenizer.encode(text)
     assert found.json()["count"] == len(found.json()["token_strs"]) == len(tokenizer.encode(text))
-    back = httpx.post(f"{running.url}/detokenize", json={"tokens": found.json()["tokens"]})
+    back = httpx.post(
+        f"{running.url}/detokenize", timeout=120, json={"tokens": found.json()["tokens"]}
+    )
     assert back.json() == {"prompt": text}
 
     messages = [{"role": "user", "content": "hello"}]
-    rendered = httpx.post(f"{running.url}/tokenize", json={"messages": messages}).json()["tokens"]
+    rendered = httpx.post(
+        f"{running.url}/tokenize", timeout=120, json={"messages": messages}
+    ).json()["tokens"]
     want = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(rendered) == want
-    info = httpx.get(f"{running.url}/tokenizer_info").json()
+    info = httpx.get(f"{running.url}/tokenizer_info", timeout=120).json()
     assert (info["eos_token"], info["vocab_size"]) == ("<|im_end|>", tokenizer.vocab_size)

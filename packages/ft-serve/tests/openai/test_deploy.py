@@ -154,7 +154,7 @@ def test_adapters_answer_by_their_names(deploy: Deploy, directory: Path, tmp_pat
 
     def answer(process: Process, model: str | None) -> str | None:
         body: dict[str, Any] = {**GREEDY, **({} if model is None else {"model": model})}
-        found = httpx.post(f"{process.url}/chat/completions", json=body, timeout=120).json()
+        found = httpx.post(f"{process.url}/chat/completions", timeout=120, json=body).json()
         return str(found["choices"][0]["message"]["content"])
 
     with deploy() as plain:
@@ -176,7 +176,7 @@ def test_keys_come_from_the_environment_and_hosts_are_checked(deploy: Deploy) ->
         assert process.client("two").models.list().data
         with pytest.raises(openai.AuthenticationError):
             process.client("three").models.list()
-        rebound = httpx.get(f"{process.url}/models", headers={"host": "evil.example"})
+        rebound = httpx.get(f"{process.url}/models", timeout=120, headers={"host": "evil.example"})
         assert rebound.status_code == 403
     assert "one" not in re.split(r"\W+", process.text)
 
@@ -215,7 +215,7 @@ def test_it_speaks_https(deploy: Deploy, certificate: tuple[Path, Path]) -> None
     with deploy("--ssl_keyfile", key, "--ssl_certfile", file) as process:
         assert process.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(file))
-        found = httpx.get(f"{process.url}/models", verify=context)
+        found = httpx.get(f"{process.url}/models", timeout=120, verify=context)
         assert found.json()["data"][0]["id"] == "tiny"
 
 

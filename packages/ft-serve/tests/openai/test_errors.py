@@ -185,7 +185,10 @@ def test_what_isnt_done_here_is_said_so(http: httpx.Client) -> None:
 
 
 def test_what_the_engine_cant_do_is_not_worth_another_try(serve: Any) -> None:
-    with serve(MockEngine("hello")) as running, httpx.Client(base_url=running.url) as http:
+    with (
+        serve(MockEngine("hello")) as running,
+        httpx.Client(base_url=running.url, timeout=120) as http,
+    ):
         answer = post(http, CHAT, chat(logprobs=True))
         assert answer.status_code == 501
         assert answer.headers["x-should-retry"] == "false"
@@ -222,7 +225,10 @@ def test_what_an_engine_says_before_the_first_token(
     def fails(_request: GenerationRequest) -> str:
         raise failure
 
-    with serve(MockEngine(fails)) as running, httpx.Client(base_url=running.url) as http:
+    with (
+        serve(MockEngine(fails)) as running,
+        httpx.Client(base_url=running.url, timeout=120) as http,
+    ):
         for path, body in ((CHAT, chat()), (TEXT, {"prompt": "a"})):
             answer = post(http, path, {**body, "stream": stream})
             assert answer.status_code == status
@@ -245,15 +251,18 @@ def test_what_an_engine_says_later_ends_the_stream(serve: Any) -> None:
             client.chat.completions.create(model="tiny", messages=QUESTION)
         assert later.value.status_code == 503
         assert later.value.response.headers["retry-after"]
-        assert httpx.get(f"{running.url}/health/ready").status_code == 503
-        assert httpx.get(f"{running.url}/health/live").status_code == 200
+        assert httpx.get(f"{running.url}/health/ready", timeout=120).status_code == 503
+        assert httpx.get(f"{running.url}/health/live", timeout=120).status_code == 200
 
 
 def test_a_fault_of_the_server_tells_no_more_than_an_id(serve: Any, caplog: Any) -> None:
     def fails(_request: GenerationRequest) -> str:
         raise RuntimeError("secret of the server")
 
-    with serve(MockEngine(fails)) as running, httpx.Client(base_url=running.url) as http:
+    with (
+        serve(MockEngine(fails)) as running,
+        httpx.Client(base_url=running.url, timeout=120) as http,
+    ):
         answer = post(http, CHAT, chat())
         assert answer.status_code == 500
         assert "secret" not in answer.text
@@ -262,7 +271,7 @@ def test_a_fault_of_the_server_tells_no_more_than_an_id(serve: Any, caplog: Any)
 
 
 def test_a_server_without_its_model_says_when_to_come_back(serve: Any) -> None:
-    with serve(None) as running, httpx.Client(base_url=running.url) as http:
+    with serve(None) as running, httpx.Client(base_url=running.url, timeout=120) as http:
         for answer in (post(http, CHAT, chat()), http.get("/v1/models")):
             assert answer.status_code == 503
             assert answer.headers["retry-after"]

@@ -30,7 +30,7 @@ def guarded(serve: Any) -> Iterator[Any]:
 
 def raw(port: int, request: bytes) -> tuple[int, str]:
     """Send bytes as they are and return status and body."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         answer = b""
         try:
             connection.sendall(request)
@@ -53,7 +53,7 @@ def test_every_key_opens_it(guarded: Any) -> None:
     for key in ("first-key", "second-key"):
         assert guarded.client(api_key=key).models.list().data
     headers = {"X-Api-Key": "second-key"}
-    assert httpx.get(f"{guarded.url}/v1/models", headers=headers).status_code == 200
+    assert httpx.get(f"{guarded.url}/v1/models", timeout=120, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["first-ke", "first-keyy", "First-key", "first-key,second-key"])
@@ -129,7 +129,7 @@ def test_headers_without_end_are_refused(guarded: Any) -> None:
 @pytest.fixture(scope="module")
 def opened(guarded: Any) -> Iterator[httpx.Client]:
     headers = {"Authorization": "Bearer first-key"}
-    with httpx.Client(base_url=guarded.url, headers=headers) as client:
+    with httpx.Client(base_url=guarded.url, headers=headers, timeout=120) as client:
         yield client
 
 
@@ -171,7 +171,7 @@ def test_requests_keep_their_id(opened: httpx.Client) -> None:
 def test_a_body_that_doesnt_come_is_given_up(serve: Any) -> None:
     with serve(MockEngine(), limits=Limits(body_seconds=0.2)) as running:
         head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=120) as connection:
             connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
             assert b" 408 " in connection.recv(1000)
 

@@ -11,7 +11,26 @@ import pytest
 lm_eval = pytest.importorskip("lm_eval")
 
 ROWS = Path(__file__).parents[5] / "shared" / "data" / "alpaca_en_demo.json"
-WORDS = "the quick brown fox jumps over a lazy dog and counts to ten while it rains at sea".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "and",
+    "counts",
+    "to",
+    "ten",
+    "while",
+    "it",
+    "rains",
+    "at",
+    "sea",
+]
 
 
 def documents(count: int) -> list[tuple[str, str]]:
