@@ -30,7 +30,12 @@ def checkpoint(tmp_path: Path) -> Path:
         *("--model_id_or_path", tmp_path / "base", "--dataset", "rows.jsonl#9"),
         *("--lora_rank", 4, "--learning_rate", 0.5, "--packing", "true", "--deepspeed", "zero2"),
     )
-    saved = {**read(*given).plain(), "dtype": "fp32", "template_type": "jinja"}
+    saved = {
+        **read(*given).plain(),
+        "dtype": "fp32",
+        "template_type": "jinja",
+        "tools_prompt": None,
+    }
     (directory / "sft_args.json").write_text(json.dumps(saved), encoding="utf-8")
     return directory
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, set_seed
 
 from ft_core.errors import UsageError
+from ft_core.launch import rank
 from ft_core.recipe import Batch, LossOutput, Recipe, StepRecipe
 from ft_core.samples import Sample
 from ft_train.compat import (
@@ -94,6 +95,8 @@ class RecipeTrainer(SavingTrainer):
         elif plan.division.divides_weights:
             engine = self.args.hf_deepspeed_config
             divide(model, engine.config, self.args.device, engine.dtype())
+        if plan.world_size > 1:
+            set_seed(plan.seed + rank())  # dropout differs between processes
         for callback in [item for item in self.callback_handler.callbacks if item not in callbacks]:
             if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
                 self.remove_callback(callback)

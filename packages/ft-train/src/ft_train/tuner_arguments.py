@@ -10,6 +10,7 @@ from ft_core.errors import DependencyError, UsageError
 from ft_core.tuner import SftType
 from ft_core.tuners.adapter.settings import Activation
 from ft_core.tuners.lora.settings import AdapterDtype, check_initialization
+from ft_train.tower_arguments import TowerArguments
 
 
 class TunerArguments(ArgumentGroup):
@@ -183,5 +184,6 @@ TUNER_GROUPS: tuple[type[ArgumentGroup], ...] = (
     LoraArguments,
     AdaLoraArguments,
     AdapterArguments,
+    TowerArguments,
 )
 """All groups of flags about what is trained."""

@@ -20,6 +20,8 @@ from ft_train.optimizer_arguments import GaLoreArguments, LisaArguments, Neftune
 from ft_train.optimizers import GaLoreAdamW, GaLoreSettings, galore_groups, lora_plus_groups
 from ft_train.plan import TrainingPlan
 from ft_train.run_options import Keeper, OptimizerFactory
+from ft_train.tower_arguments import TowerArguments
+from ft_train.towers import ModelPart, by_part
 from ft_train.tuner_arguments import LoraArguments, TunerArguments
 
 
@@ -77,9 +79,19 @@ def _watchers(
 
 def _optimizer(invocation: Invocation) -> OptimizerFactory | None:
     galore, ratio = invocation.get(GaLoreArguments), invocation.get(LoraArguments).lora_lr_ratio
+    if rates := _rates(invocation.get(TowerArguments)):
+        if galore.use_galore or ratio is not None:
+            other = "use_galore" if galore.use_galore else "lora_lr_ratio"
+            raise UsageError(f"--vit_lr and --aligner_lr can't go with --{other}; drop one of them")
+        return partial(by_part, rates)
     if galore.use_galore:
         return partial(_galore, galore)
     return None if ratio is None else partial(_lora_plus, ratio)
+
+
+def _rates(flags: TowerArguments) -> dict[ModelPart, float]:
+    wishes = {ModelPart.ENCODER: flags.vit_lr, ModelPart.ALIGNER: flags.aligner_lr}
+    return {part: rate for part, rate in wishes.items() if rate is not None}
 
 
 def _galore(
