@@ -65,7 +65,7 @@ def test_an_adapter_is_merged_quantized_and_converted_in_one_command(
         ((), 2, "nothing to export: give --merge_lora true"),
         (("--quant_bits", 5), 2, "--quant_bits 5: allowed are 0, 2, 3, 4, 8"),
         (("--quant_bits", 4, "--quant_method", "eetq"), 2, "allowed are awq, gptq, bnb"),
-        (("--quant_bits", 8), 2, "awq stores weights in 4 bit; gptq and bnb"),
+        (("--quant_bits", 8), 2, "awq stores weights in 4 bit; gptq, bnb"),
         (("--merge_lora", "true"), 2, "--merge_lora true needs --ckpt_dir"),
         (
             ("--ckpt_dir", "nowhere", "--merge_lora", "true"),

@@ -88,7 +88,10 @@ def test_what_cant_be_exported_is_refused(lora: SavedCheckpoint, tmp_path: Path)
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"quant_method": "awq", "quant_bits": 8}, "awq stores weights in 4 bit; gptq and bnb"),
+        (
+            {"quant_method": "awq", "quant_bits": 8},
+            "awq stores weights in 4 bit; gptq, bnb, rtn, fp8 can do 8",
+        ),
         ({"quant_method": "gptq", "quantization_bit": 4}, "give --quant_bits 4"),
         ({"quant_method": "gptq"}, r"no effect without --quant_bits.*\(2, 3, 4 or 8 for gptq\)"),
         ({"quant_method": "bnb", "quant_bits": 4, "quant_group_size": 64}, "setting of awq, gptq"),

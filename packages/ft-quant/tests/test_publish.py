@@ -55,7 +55,9 @@ class Handler(BaseHTTPRequestHandler):
                 for item in json.loads(body)["files"]
             ]
             return self.answer(200, {"files": files})
-        if self.shelf.broken:
+        if self.path == "/api/validate-yaml":
+            return self.answer(200, {"errors": [], "warnings": []})
+        if self.shelf.broken or "/commit/" not in self.path:
             return self.answer(500, {"error": "no"})
         for item in map(json.loads, body.splitlines()):
             if item["key"] == "header":

@@ -98,7 +98,7 @@ def plan_export(
     for kind, target in targets.items():
         if target.exists():
             remedy = f", or give another {_FLAGS[kind]}" if kind in _FLAGS else ""
-            raise UsageError(f"{target} exists already; use it as it is, remove it{remedy}")
+            raise UsageError(f"{target} exists already; use it as it is, or remove it{remedy}")
     return Plan(
         targets, adapter and whole, _notes({**wanted, "gguf": gguf}, adapter, merge_lora, quantize)
     )

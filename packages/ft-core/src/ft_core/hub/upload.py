@@ -169,7 +169,7 @@ def _in_our_words(hub: PushHub, name: str, kept: str = "") -> Iterator[None]:
     try:
         yield
     except known as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise HubError(
             f"{name} can't be pushed to {_NAMES[hub]}: {reason}. Check --hub_model_id, the token and the "
             f"network{kept}"

@@ -107,7 +107,7 @@ def check_bits(method: QuantMethod, bits: int) -> None:
     if bits in known.bits:
         return
     others = [name for name, item in METHODS.items() if bits in item.bits]
-    instead = f"; {' and '.join(others)} can do {bits} bit" if others else ""
+    instead = f"; {', '.join(others)} can do {bits} bit" if others else ""
     raise UsageError(
         f"--quant_method {method} --quant_bits {bits}: {method} stores weights in {known.bits_text} bit{instead}"
     )
