@@ -62,7 +62,8 @@ def test_a_model_is_put_together(
 
 def test_an_adapter_is_put_together(whole: Path, tmp_path: Path) -> None:
     tuner = TUNERS.get("lora")
-    model = tuner.apply(load_model(whole, dtype=torch.float32), LoraSettings(rank=2))
+    settings = LoraSettings(rank=2, modules_to_save=("lm_head",))
+    model = tuner.apply(load_model(whole, dtype=torch.float32), settings)
     with atomic_directory(tmp_path / "run" / "checkpoint-3") as directory:
         tuner.save(model, directory)
     checkpoint = tmp_path / "run" / "checkpoint-3"

@@ -192,9 +192,9 @@ def _write(directory: Path, tensors: Iterator[tuple[str, torch.Tensor]]) -> None
         held: dict[str, torch.Tensor] = {}
         size = number = 0
         for name, tensor in tensors:
-            if adapter and ".lora_" not in name and ".modules_to_save." not in name:
+            if adapter and ".default" not in name:  # peft's name of the adapter that is trained
                 continue
-            key = name.replace(".default", "") if adapter else name
+            key = name.replace(".modules_to_save.default", "").replace(".default", "")
             if held and size + tensor.nbytes > SHARD_BYTES and not adapter:
                 save_file(held, scratch / f"{number}", metadata={"format": "pt"})
                 held, size, number = {}, 0, number + 1
