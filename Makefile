@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 JOBS ?= $(shell python3 -c 'import os; print(min(os.cpu_count() or 1, 8))')
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup setup-browser screenshots demo test quick slow lint types format bench build accept clean test-vllm setup-lmdeploy test-lmdeploy
+.PHONY: help setup setup-browser screenshots demo test quick slow lint types format bench bench-peers build accept clean test-vllm setup-lmdeploy test-lmdeploy
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,10 @@ bench: setup ## Import times, encoding and training against peers, as ratios.
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/encode.py
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/train.py
+
+bench-peers: setup ## Training against ms-swift and LLaMA-Factory, each in an environment of its own.
+	@bash scripts/peer_environments.sh
+	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/peers.py
 
 accept: setup ## The long acceptance run: the main commands on the real model and real rows.
 	$(PYTEST) -m accept -q tests/accept
