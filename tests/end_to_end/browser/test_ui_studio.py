@@ -36,6 +36,14 @@ def latest_job(place: Path, command: str) -> dict[str, Any]:
     return data
 
 
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def latest_checkpoint(run: Path) -> Path:
+    return max(run.glob("checkpoint-*"), key=step_of)
+
+
 def choose_run(page: Page, run: Path) -> None:
     enter(page, "runs-run", run.name)
     expect(field(page, "runs-run")).to_have_value(re.compile(run.name))
@@ -55,6 +63,7 @@ def test_a_run_from_its_rows_to_its_end(
         _start(page)
         run = _watch(page, place)
         take_picture(page, "live")
+        page.close()
     # The studio is gone, the run goes on.
     assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "running"
     with serve("web-ui", "--lang", "en", "--port", 0, cwd=place) as served:
@@ -117,15 +126,14 @@ def _stop_and_resume(page: Page, place: Path, run: Path) -> None:
     page.locator("#runs-stop").click()
     expect(field(page, "runs-note")).to_have_value(re.compile("a checkpoint is saved"))
     expect(page.locator("#runs-table")).to_contain_text("interrupted")
-    (stopped,) = run.glob("checkpoint-*")
+    stopped = latest_checkpoint(run)
     page.locator("#runs-resume").click()
     expect(field(page, "runs-note")).to_have_value(re.compile("Goes on as"))
     assert latest_job(place, "sft")["words"][-2:] == ["--resume_from_checkpoint", str(stopped)]
     expect(page.locator("#runs-table")).to_contain_text("running")
     page.locator("#runs-stop").click()
     expect(page.locator("#runs-table")).not_to_contain_text("running")
-    steps = {int(path.name.partition("-")[2]) for path in run.glob("checkpoint-*")}
-    assert max(steps) > int(stopped.name.partition("-")[2])
+    assert step_of(latest_checkpoint(run)) > step_of(stopped)
 
 
 def _started_in_a_terminal(page: Page, ft: Any, place: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ft_core.engine import FinishReason, Sampling
@@ -24,8 +26,8 @@ class Server:
 
     Attributes:
         job: its process.
-        url: where it listens.
-        models: what it answers as: the model first, then its adapters.
+        url: where it listens, without ``/v1``.
+        models: what it answers as, the one that answers by itself first.
     """
 
     job: Job
@@ -40,7 +42,9 @@ def server_of(job: Job) -> Server | None:
     found = _READY.search(job.log(1_000_000))
     if found is None:
         return None
-    return Server(job, found[1].rstrip("/"), tuple(name.strip() for name in found[2].split(",")))
+    return Server(
+        job, found[1].removesuffix("/v1"), tuple(name.strip() for name in found[2].split(","))
+    )
 
 
 def curl_snippet(server: Server) -> str:
@@ -71,7 +75,7 @@ def metrics_of(server: Server) -> str:
     import httpx
 
     try:
-        answer = httpx.get(f"{server.url}/metrics", timeout=5)
+        answer = httpx.get(f"{server.url}/metrics", timeout=5, headers=_key(), trust_env=False)
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise FtError(f"{server.url}/metrics: {error}") from error
@@ -91,8 +95,8 @@ class ServerAnswerer:
 
     @property
     def voices(self) -> Sequence[str]:
-        """The adapters, then the model without them."""
-        return (*self.server.models[1:], self.server.models[0])
+        """The checkpoint's adapter, then the model without it, then further adapters."""
+        return self.server.models
 
     @property
     def chats(self) -> bool:
@@ -131,7 +135,9 @@ class ServerAnswerer:
         tokens = 0
         try:
             async with (
-                httpx.AsyncClient(timeout=httpx.Timeout(600, connect=5), trust_env=False) as client,
+                httpx.AsyncClient(
+                    timeout=httpx.Timeout(600, connect=5), headers=_key(), trust_env=False
+                ) as client,
                 client.stream("POST", f"{self.server.url}/v1/{route}", json=request) as answer,
             ):
                 if answer.status_code != 200:
@@ -152,6 +158,15 @@ class ServerAnswerer:
         except httpx.HTTPError as error:
             raise FtError(f"{self.server.url}: {error or type(error).__name__}") from error
         yield Piece("", reason, tokens)
+
+
+def _key() -> dict[str, str]:
+    """Return the header with the key that a server started from here has, as it inherits FT_API_KEY."""
+    given = os.environ.get("FT_API_KEY", "")
+    if given.startswith("@"):
+        given = Path(given[1:]).expanduser().read_text(encoding="utf-8")
+    keys = [key.strip() for key in given.replace("\n", ",").split(",") if key.strip()]
+    return {"authorization": f"Bearer {keys[0]}"} if keys else {}
 
 
 def _event(line: str) -> Mapping[str, Any] | None:

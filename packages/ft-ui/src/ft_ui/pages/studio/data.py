@@ -121,7 +121,8 @@ class DataScreen:
         report = json.loads(printed)
         lengths = report.get("tokens") or report["characters"]
         bins = [{"up to": str(item["up_to"]), "rows": item["rows"]} for item in lengths["bins"]]
-        return [self._summary(report), pd.DataFrame(bins, columns=["up to", "rows"])]
+        frame = pd.DataFrame(bins, columns=["up to", "rows"]).astype({"rows": "int64"})
+        return [self._summary(report), frame]
 
     def _summary(self, report: dict[str, Any]) -> str:
         say = self.studio.words

@@ -145,7 +145,7 @@ class TalkScreen:
         answerer = ServerAnswerer(server)
         panel = Panel(
             lambda: answerer,
-            Sampling(max_new_tokens=512, temperature=0.3, top_k=20, top_p=0.7),
+            Sampling(max_new_tokens=256, temperature=0.3, top_k=20, top_p=0.7),
             RowFiles(self.studio.workplace.root / "chat_rows"),
             self.studio.words,
         )

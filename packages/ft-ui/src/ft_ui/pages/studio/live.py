@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from ft_core.errors import UsageError
 from ft_ui.chat.shown import harmless
 from ft_ui.pages.panel import QUICK
+from ft_ui.pages.studio.curves import curve_rows, curves
 from ft_ui.pages.studio.job_view import job_status
 from ft_ui.pages.studio.runs import number
 from ft_ui.pages.studio.studio import Studio, offered, telling
 from ft_ui.studio.jobs import Job
-from ft_ui.studio.metrics import CURVES, Progress, smoothed
+from ft_ui.studio.metrics import Progress
 from ft_ui.studio.run_list import RunView, find_runs_in, get_run, stop_run
 
 PICTURES = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory", "accuracy")
@@ -74,7 +74,7 @@ class LiveScreen:
         names = [run.name for run in runs]
         run = next((run for run in runs if run.name == name), runs[0] if runs else None)
         if run is None:
-            empty = pd.DataFrame(columns=["step", "value", "metric"])
+            empty = curve_rows([], "metric")
             return [
                 "",
                 gr.Dropdown(choices=[], value=None),
@@ -132,13 +132,3 @@ class LiveScreen:
             raise UsageError(self.studio.words("runs.choose"))
         stop_run(get_run(self.studio.workplace, name), force=force)
         gr.Info(self.studio.words("runs.ended" if force else "runs.stopping"))
-
-
-def curves(progress: Progress, picture: str, weight: float) -> pd.DataFrame:
-    """Return the rows of a picture: step, value and which metric it is."""
-    rows = [
-        {"step": step, "value": value, "metric": metric}
-        for metric in CURVES[picture]
-        for step, value in smoothed(progress.curve(metric), weight)
-    ]
-    return pd.DataFrame(rows, columns=["step", "value", "metric"])

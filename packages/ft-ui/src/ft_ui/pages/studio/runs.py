@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from ft_core.errors import UsageError
 from ft_ui.pages.panel import QUICK
+from ft_ui.pages.studio.curves import curve_rows
 from ft_ui.pages.studio.studio import Studio, offered, telling
 from ft_ui.studio.forms import check_words, command_line
 from ft_ui.studio.metrics import CURVES, smoothed
@@ -73,7 +73,7 @@ class RunsScreen:
             )
             self.smooth = gr.Slider(0, 0.95, 0, step=0.05, label=words("runs.smooth"))
         self.plot = gr.LinePlot(
-            x="step", y="value", color="run", label=words("runs.compare"), height=300,
+            value=curve_rows([], "run"), x="step", y="value", color="run", label=words("runs.compare"), height=300,
             elem_id="runs-plot",
         )  # fmt: skip
         self._connect(page)
@@ -194,7 +194,7 @@ class RunsScreen:
                     {"step": step, "value": value, "run": label}
                     for step, value in smoothed(progress.curve(metric), weight)
                 ]
-        return pd.DataFrame(rows, columns=["step", "value", "run"])
+        return curve_rows(rows, "run")
 
 
 def number(value: Any) -> str:

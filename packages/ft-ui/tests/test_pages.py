@@ -1,0 +1,155 @@
+"""The pages as a server gives them out: behind the guard, without an open API, without files of this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ft_core.engine import Sampling
+from ft_core.errors import UsageError
+from ft_core.runs import Run
+from ft_ui.chat.answering import BASE
+from ft_ui.chat.collected import RowFiles
+from ft_ui.studio.program import Program
+from ft_ui.studio.workplace import Workplace
+from ft_ui.web.access import Password
+from ft_ui.web.serving import guarded, take_address
+from ft_ui.words import words_in
+
+pytest.importorskip("gradio")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+class Silent:
+    """An answerer of two voices that is never asked."""
+
+    voices = ("default-lora", BASE)
+    chats = True
+
+
+def studio(root: Path, language: str = "en") -> Any:
+    from ft_ui.pages.studio.page import studio_page
+    from ft_ui.pages.studio.studio import Studio
+
+    program = Program("ft-ui", (sys.executable, "-m", "ft_ui"), {})
+    return studio_page(Studio(Workplace(root.resolve()), program, words_in(language)))
+
+
+def chat(root: Path) -> Any:
+    from ft_ui.pages.chat_page import chat_page
+    from ft_ui.pages.panel import Panel
+
+    silent: Any = Silent()
+    panel = Panel(lambda: silent, Sampling(), RowFiles(root / "rows"), words_in("en"))
+    return chat_page(panel, "tiny")
+
+
+@pytest.fixture(params=[studio, chat], ids=["studio", "chat"])
+def page(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return request.param(tmp_path)
+
+
+@pytest.fixture
+def client(page: Any) -> Iterator[Any]:
+    from starlette.testclient import TestClient
+
+    address = take_address("127.0.0.1", 0)
+    with TestClient(guarded(page, address), base_url=address.url) as opened:  # type: ignore[arg-type]
+        yield opened
+    address.listening.close()
+
+
+def test_no_event_of_a_page_is_an_open_endpoint(page: Any) -> None:
+    described = page.get_api_info()
+    assert described["named_endpoints"] == {} and described["unnamed_endpoints"] == {}
+
+
+def test_a_page_comes_with_its_headers_and_asks_no_other_host(client: Any) -> None:
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    for place in ("fonts.googleapis", "cdn.", "//huggingface.co/"):
+        assert (
+            f'src="https://{place}' not in answer.text
+            and f'href="https://{place}' not in answer.text
+        )
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "run.json", "http://127.0.0.1:1/x"])
+def test_files_of_this_machine_are_not_given_out(client: Any, name: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    path = str(tmp_path / name) if name == "run.json" else name
+    assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_ft_ui_alone_shows_the_runs_of_a_directory(tmp_path: Path) -> None:
+    from ft_ui.pages.studio.runs import RunsScreen
+
+    directory = tmp_path / "output" / "tiny" / "v0-1"
+    arguments = {"model_type": "tiny", "dataset": ["rows.jsonl"]}
+    run = Run.open(directory, command="sft", argv=["sft"], arguments=arguments)
+    line = '{"loss": 1.25, "global_step/max_steps": "3/4"}\n'
+    (directory / "logging.jsonl").write_text(line, encoding="utf-8")
+    run.update(status="done")
+    screen = next(
+        block.fn.__self__
+        for block in studio(tmp_path).fns.values()
+        if isinstance(getattr(block.fn, "__self__", None), RunsScreen)
+    )
+    _, rows, *_ = screen.refresh("", None, None)
+    assert rows[0][:8] == [
+        "done",
+        "output/tiny/v0-1",
+        "sft",
+        "tiny",
+        "rows.jsonl",
+        "3/4",
+        "1.25",
+        "",
+    ]
+    drawn = screen.draw(["output/tiny/v0-1"], "loss", 0.0)
+    assert drawn.to_dict("records") == [{"step": 3, "value": 1.25, "run": "output/tiny/v0-1"}]
+
+
+def test_a_picture_without_points_yet_has_axes_of_numbers() -> None:
+    from ft_ui.pages.studio.curves import curve_rows, curves
+    from ft_ui.studio.metrics import Progress
+
+    for frame in (curve_rows([], "run"), curves(Progress((), {}), "loss", 0.0)):
+        assert [str(kind) for kind in frame.dtypes[:2]] == ["int64", "float64"]
+
+
+def test_the_studio_speaks_chinese(tmp_path: Path) -> None:
+    labels = {
+        component["props"].get("label") for component in studio(tmp_path, "zh").config["components"]
+    }
+    assert {"运行列表", "选中的运行", "实时运行"} <= labels
+
+
+def test_a_taken_port_is_refused_before_anything_slow() -> None:
+    first = take_address("127.0.0.1", 0)
+    try:
+        with pytest.raises(UsageError, match=f"--port {first.port}"):
+            take_address("127.0.0.1", first.port)
+    finally:
+        first.listening.close()
+    assert first.url == f"http://127.0.0.1:{first.port}"
+
+
+def test_a_page_with_a_password_wants_it_for_every_file(tmp_path: Path) -> None:
+    from starlette.testclient import TestClient
+
+    address = take_address("127.0.0.1", 0)
+    guard: Any = guarded(chat(tmp_path), address, password=Password("me", "secret"))
+    with TestClient(guard, base_url=address.url) as client:
+        for path in ("/", "/config", "/theme.css", "/gradio_api/info"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, auth=("me", "secret")).status_code == 200
+    address.listening.close()
