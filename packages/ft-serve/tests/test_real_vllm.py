@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,10 @@ from ft_core.prepare import prepare
 from ft_core.tokenizer import Tokenizer
 from ft_serve.arguments import VllmArguments
 from ft_serve.console import main
-from ft_serve.engines.child.process import ChildServer
+from ft_serve.engines.child.process import ChildServer, State
 from ft_serve.engines.child.vllm import Model, vllm_launch
 from ft_serve.engines.remote.completions import Vllm
-from ft_serve.engines.remote.engine import Elsewhere, RemoteEngine, Served
+from ft_serve.engines.remote.engine import RemoteEngine, Served
 from ft_serve.testing import EngineConformance, collect
 
 PYTHON = os.environ.get("FT_VLLM_PYTHON")
@@ -77,15 +78,33 @@ def adapters(real: Real) -> dict[str, Path]:
     return found
 
 
-@pytest.fixture(scope="module")
-def server(real: Real, adapters: dict[str, Path]) -> Iterator[ChildServer]:
-    model = Model(real.directory, "smol", "float32", adapters)
+class Borrowed:
+    """A server that other tests use as well, so it isn't closed with an engine."""
+
+    def __init__(self, server: ChildServer) -> None:
+        self._server = server
+        self.reason = ""
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    @property
+    def state(self) -> State:
+        return self._server.state
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def running(real: Real, name: str, adapters: dict[str, Path]) -> Iterator[ChildServer]:
     launch = vllm_launch(
         str(PYTHON),
-        model,
+        Model(real.directory, "smol", "float32", adapters),
         ARGUMENTS,
         key=KEY,
-        log=real.directory.parent / "vllm" / "server.log",
+        log=real.directory.parent / name / "server.log",
         environment={"VLLM_CPU_KVCACHE_SPACE": "1"},
     )
     server = ChildServer(launch)
@@ -96,9 +115,22 @@ def server(real: Real, adapters: dict[str, Path]) -> Iterator[ChildServer]:
         server.close()
 
 
-def over(server: ChildServer, real: Real) -> RemoteEngine:
-    served = Served("smol", ("one", "two"), LENGTH)
-    return RemoteEngine(Elsewhere(server.url), Vllm(), served, stop_token_ids=real.stop, key=KEY)
+@pytest.fixture(scope="module")
+def plain(real: Real) -> Iterator[ChildServer]:
+    with running(real, "plain", {}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def adapted(real: Real, adapters: dict[str, Path]) -> Iterator[ChildServer]:
+    with running(real, "adapted", adapters) as server:
+        yield server
+
+
+def over(server: ChildServer, real: Real, adapters: tuple[str, ...] = ()) -> RemoteEngine:
+    dialect = Vllm.beside_adapters() if adapters else Vllm()
+    served = Served("smol", adapters, LENGTH)
+    return RemoteEngine(Borrowed(server), dialect, served, stop_token_ids=real.stop, key=KEY)
 
 
 QUESTIONS = (
@@ -120,8 +152,8 @@ class TestVllm(EngineConformance):
         return [prompt(real, question) for question in QUESTIONS]
 
     @pytest.fixture
-    async def engine(self, server: ChildServer, real: Real) -> AsyncIterator[RemoteEngine]:
-        engine = over(server, real)
+    async def engine(self, plain: ChildServer, real: Real) -> AsyncIterator[RemoteEngine]:
+        engine = over(plain, real)
         yield engine
         await engine.close()
 
@@ -136,12 +168,12 @@ def assert_greedy(model: PreTrainedModel, asked: list[int], answer: list[int]) -
 
 @pytest.mark.parametrize("adapter", [None, "one", "two"])
 async def test_answers_are_those_of_transformers(
-    adapter: str | None, server: ChildServer, real: Real, adapters: dict[str, Path]
+    adapter: str | None, adapted: ChildServer, real: Real, adapters: dict[str, Path]
 ) -> None:
     model = real.load()
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapters[adapter]))
-    engine = over(server, real)
+    engine = over(adapted, real, ("one", "two"))
     prompts = [prompt(real, question) for question in QUESTIONS]
     greedy = Sampling(max_new_tokens=24)
     answered = await asyncio.gather(
@@ -174,14 +206,15 @@ def test_rows_are_answered_by_name(
     assert answers["vllm"] == answers["pt"]
 
 
-def test_after_a_crash_of_its_core_it_answers_again(server: ChildServer, real: Real) -> None:
-    engine = over(server, real)
+def test_after_a_crash_of_its_core_it_answers_again(plain: ChildServer, real: Real) -> None:
+    engine = over(plain, real)
     request = GenerationRequest(prompt(real, QUESTIONS[0]), Sampling(max_new_tokens=8))
     want = asyncio.run(collect(engine, request))
-    log = server.launch.log.read_text()
+    log = plain.launch.log.read_text()
     core = int(log.rpartition("(EngineCore pid=")[2].partition(")")[0])
     os.kill(core, signal.SIGKILL)
-    server.wait_started(2, 120)
-    server.wait_ready(600)
-    got = asyncio.run(collect(over(server, real), request))
-    assert [e.token_ids for e in got][-1] == [e.token_ids for e in want][-1]
+    plain.wait_started(2, 120)
+    plain.wait_ready(600)
+    got = asyncio.run(collect(engine, request))
+    first, second = ([t for event in events for t in event.token_ids] for events in (want, got))
+    assert first == second

@@ -285,20 +285,20 @@ async def test_a_wrong_key_and_a_missing_server_are_named(spelling: StandIn) -> 
 
 
 class Breaking(Spelled):
-    """Ends the connection after three letters, or sends an error."""
+    """Ends the connection after three letters, or says that there is an error."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: object = None) -> None:
         self._error = error
 
     def events(self, body: Mapping[str, Any]) -> Iterator[Event]:
         for number, event in enumerate(super().events(body)):
-            if number == 3:
-                raise self._error
-            yield event
+            if number == 3 and self._error is None:
+                raise BrokenPipeError
+            yield {**event, "error": self._error} if number == 3 else event
 
 
 async def test_an_answer_that_breaks_off_is_an_error() -> None:
-    with served(StandIn(Breaking(BrokenPipeError()))) as server:
+    with served(StandIn(Breaking())) as server:
         engine = remote(server, Vllm())
         texts = []
         with pytest.raises(ModelError, match="doesn't answer"):
@@ -306,6 +306,23 @@ async def test_an_answer_that_breaks_off_is_an_error() -> None:
                 texts.append(event.text)
         assert len(texts) == 3
         assert engine.ready
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"message": "a wrong schema", "code": 400}, UsageError),
+        ({"message": "out of memory", "code": 500}, ModelError),
+        ("it stopped", ModelError),
+    ],
+)
+async def test_an_error_in_the_middle_of_an_answer_is_told(
+    error: object, kind: type[FtError]
+) -> None:
+    with served(StandIn(Breaking(error))) as server:
+        said = error["message"] if isinstance(error, dict) else str(error)
+        with pytest.raises(kind, match=said):
+            await complete(remote(server, Vllm()), [1], GREEDY)
 
 
 def test_engines_work_in_one_event_loop_after_another(spelling: StandIn) -> None:

@@ -173,6 +173,8 @@ def _chain(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
 
 def _completed(event: Event, body: Mapping[str, Any]) -> Mapping[str, Any]:
     """As vLLM's ``/v1/completions`` says it; token ids only where they are asked for."""
+    if "error" in event:
+        return {"error": event["error"]}
     choice = {"index": 0, "text": event["text"], "finish_reason": event["finish_reason"]}
     choice["stop_reason"] = event.get("stop_reason")
     if body.get("return_token_ids"):

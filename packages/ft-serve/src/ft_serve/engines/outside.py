@@ -80,9 +80,10 @@ def start_child(
     except BaseException:
         server.close()
         raise
+    vllm = Vllm.beside_adapters() if model.adapters else Vllm()
     return RemoteEngine(
         server,
-        Vllm() if backend.name == "vllm" else LmDeploy(),
+        vllm if backend.name == "vllm" else LmDeploy(),
         served,
         stop_token_ids=prepared.chosen.template.stop_token_ids,
         key=key,
@@ -105,7 +106,8 @@ def open_remote(invocation: Invocation, prepared: Prepared, *, say: Say) -> Remo
     url = (engine.engine_url or "").rstrip("/").removesuffix("/v1")
     key = os.environ.get(KEY)
     served, owner = read_served(_models(url, "the server", key), engine.engine_model)
-    dialect: Dialect = Vllm() if owner == "vllm" else OpenAi()
+    vllm = Vllm.beside_adapters() if served.adapters else Vllm()
+    dialect: Dialect = vllm if owner == "vllm" else OpenAi()
     length = "of unknown length" if served.positions is None else f"of {served.positions:,} tokens"
     say(f"           {served.model} {length}, adapters: {', '.join(served.adapters) or 'none'}")
     return RemoteEngine(

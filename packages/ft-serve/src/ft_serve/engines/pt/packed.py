@@ -46,21 +46,27 @@ def pack_linears(model: nn.Module) -> Packed:
         model: in evaluation mode; its weights must not be changed afterwards, or the layers that are
             changed go back to the ordinary way.
     """
-    layers = [module for module in model.modules() if _can_be_packed(module)]
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and _can_be_packed(module)
+    ]
     size = sum(layer.weight.numel() * layer.weight.itemsize for layer in layers)
-    if not torch.backends.mkldnn.is_available() or size > MEMORY_SHARE * _free_memory():
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not available or size > MEMORY_SHARE * _free_memory():
         return Packed()
     for layer in layers:
         vars(layer)["forward"] = _packed_forward(layer)
     return Packed(tuple(layers))
 
 
-def _can_be_packed(module: nn.Module) -> bool:
+def _can_be_packed(module: nn.Linear) -> bool:
     return (
         type(module) is nn.Linear
         and "forward" not in vars(module)
         and module.weight.device.type == "cpu"
         and module.weight.dtype in DTYPES
+        and not module.weight.is_inference()  # such don't tell that they were changed
         and min(module.weight.shape) >= LEAST_SIDE
     )
 

@@ -20,7 +20,11 @@ PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "min_tokens": 0}
 
 @dataclass(frozen=True, slots=True)
 class Vllm:
-    """VLLM's own words in ``/v1/completions``: token ids both ways, scores of the prompt, constraints."""
+    """VLLM's own words in ``/v1/completions``: token ids both ways, scores of the prompt, constraints.
+
+    With adapters it doesn't score: asked for log-probabilities of a prompt, vLLM 0.32 on a CPU stops with
+    all that is under way ("einsum(): subscript b has size …").
+    """
 
     name: str = "vLLM"
     path: str = "/v1/completions"
@@ -58,8 +62,21 @@ class Vllm:
         """Return what an event says."""
         return _read(data)
 
+    @classmethod
+    def beside_adapters(cls) -> Vllm:
+        """Return the dialect of a vLLM that was started with adapters."""
+        return cls(capabilities=cls().capabilities - {Capability.SCORE})
+
     def score_body(self, token_ids: Sequence[int], model: str, top: int) -> Json:
-        """Ask for one token more, which vLLM needs to look at a prompt at all."""
+        """Ask for one token more, which vLLM needs to look at a prompt at all.
+
+        Raises:
+            ModelError: it has adapters.
+        """
+        if Capability.SCORE not in self.capabilities:
+            raise ModelError(
+                "vLLM can't score tokens while it has adapters; use --infer_backend pt"
+            )
         return {
             "model": model,
             "prompt": list(token_ids),

@@ -81,7 +81,7 @@ class Connection:
                     return
                 data = json.loads(text)
                 if "error" in data:
-                    raise ModelError(f"{self._name} failed on this request: {_message(data)}")
+                    raise self._failed(_code(data["error"]), _message(data))
                 yield data
         raise ModelError(f"{self._name} ended the answer in the middle")
 
@@ -127,7 +127,9 @@ class Connection:
             said = _message(answer.json())
         except ValueError:
             said = answer.text[:300]
-        status = answer.status_code
+        return self._failed(answer.status_code, said)
+
+    def _failed(self, status: int, said: str) -> FtError:
         if status == httpx.codes.UNAUTHORIZED:
             return UsageError(
                 f"{self._name} wants another key than FT_ENGINE_KEY has: {said or status}"
@@ -149,3 +151,9 @@ def _message(data: object) -> str:
     while isinstance(data, dict):
         data = next((data[name] for name in ("error", "message", "detail") if name in data), "")
     return str(data)
+
+
+def _code(error: object) -> int:
+    """Return the status that an error in the middle of a stream would have had before it."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) else httpx.codes.INTERNAL_SERVER_ERROR

@@ -48,7 +48,8 @@ def rows_attention(
     Args:
         module: the attention layer.
         query: shape (rows, heads, new columns, head size).
-        key, value: shape (rows, key heads, columns, head size).
+        key: shape (rows, key heads, columns, head size).
+        value: of the same shape.
         attention_mask: what may be seen, shape (rows, 1, new columns, columns); ``None`` means all.
         dropout: none while answering.
         scaling: of the scores.
