@@ -107,8 +107,8 @@ class RunState:
         if not changed:
             return None
         return (
-            f"going on with {_differences(changed)}: each step sees the same rows, while sums are rounded otherwise and "
-            "dropout is drawn anew"
+            f"{_differences(changed)}; each step still sees the same rows, while sums are rounded otherwise and dropout "
+            "is drawn anew"
         )
 
     def _harmless(self, old: RunState, changed: Collection[str]) -> set[str]:
