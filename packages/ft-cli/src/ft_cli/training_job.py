@@ -29,6 +29,7 @@ from ft_train.arguments import RunArguments, TrainingArguments
 from ft_train.distributed_arguments import DistributedArguments
 from ft_train.evaluation_arguments import EvaluationArguments
 from ft_train.push_arguments import PushArguments
+from ft_train.tower_arguments import TowerArguments
 from ft_train.tuner_arguments import TunerArguments
 
 if TYPE_CHECKING:
@@ -131,19 +132,26 @@ class TrainingJob:
     def attach(self, model: PreTrainedModel, steps: int | None = None) -> PreTrainedModel:
         """Make the model trainable, for so many optimizer steps."""
         from ft_core.tuners import TUNERS
+        from ft_train.towers import check_towers, default_targets, freeze
         from ft_train.tuner_settings import ModelFacts, tuner_settings
 
-        spec = self.prepared.source.spec
+        spec, towers = self.prepared.source.spec, self.invocation.get(TowerArguments)
+        check_towers(model, self.invocation)
+        chosen = default_targets(model, towers)
+        registered = () if spec is None else spec.target_modules
         tuner: Tuner = TUNERS.get(self.invocation.get(TunerArguments).sft_type)
         longest = self.invocation.get(TemplateArguments).max_length
         facts = ModelFacts(
-            default_targets=() if spec is None else spec.target_modules,
+            default_targets=registered if chosen is None else chosen,
             new_token_ids=self.prepared.new_token_ids,
             total_steps=steps,
             max_length=longest if longest > 0 else None,
             run=self.run_on_rows,
         )
-        return tuner.apply(model, tuner_settings(self.invocation, facts))
+        attached = tuner.apply(model, tuner_settings(self.invocation, facts))
+        if self.invocation.get(TunerArguments).sft_type == "full":
+            freeze(attached, towers)
+        return attached
 
     def readers(self) -> int:
         """Return how many processes, or groups that hold sequences together, have rows of their own."""
