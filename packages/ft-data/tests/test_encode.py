@@ -193,6 +193,8 @@ def test_a_cut_off_cache_is_ignored_and_replaced(template: Template, tmp_path: P
     assert first.path is not None
     expected = list(first.samples)
     for file in sorted(first.path.iterdir()):
+        if not file.stat().st_size:  # no row has media
+            continue
         file.write_bytes(file.read_bytes()[:-1])
         again = encode(rows(), Recipe(), template, cache_dir=tmp_path)
         assert not again.cached and list(again.samples) == expected, file.name
