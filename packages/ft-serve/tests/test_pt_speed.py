@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from ft_core.engine import GenerationRequest, Sampling
 from ft_core.testing import tiny_model
 from ft_core.tokenizer import Tokenizer
 from ft_serve.engines.pt import PtEngine
 from ft_serve.engines.pt.batch.attention import rows_attention
 from ft_serve.engines.pt.packed import pack_linears
+from ft_serve.testing import collect
 
 
 class Grouped(nn.Module):
@@ -85,3 +88,28 @@ async def test_a_closed_engine_leaves_the_model_as_it_was(model: PreTrainedModel
     await engine.close()
     assert model.config._attn_implementation == "sdpa"
     assert [layer.forward.__func__ for layer in model.modules()] == before
+
+
+async def test_an_engine_with_arranged_weights_answers_as_generate_does(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 128}
+    directory = tiny_model(tmp_path / "wide", "llama", **sizes)
+    model = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="sdpa")
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(6)  # random answers that differ, with clear margins
+    prompts = [[5, 6, 7], [40, 41, 9, 12, 77], [100], [3, 8]]
+    want = []
+    for prompt in prompts:
+        settings = {"max_new_tokens": 16, "do_sample": False, "eos_token_id": 2, "pad_token_id": 0}
+        ids = torch.tensor([prompt])
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+        want.append(output[0, len(prompt) :].tolist())
+    engine = PtEngine(model, Tokenizer.from_directory(directory), stop_token_ids=[2])
+    assert any("forward" in vars(layer) for layer in model.modules())
+    sampling = Sampling(max_new_tokens=16)
+    answered = await asyncio.gather(
+        *(collect(engine, GenerationRequest(prompt, sampling)) for prompt in prompts)
+    )
+    await engine.close()
+    assert [[token for event in events for token in event.token_ids] for events in answered] == want
