@@ -41,6 +41,7 @@ from ft_core.models.resolution import resolve_model
 from ft_serve.bench.load import Round, Target, measure, random_prompts
 from ft_serve.bench.report import summary
 
+SERVERS = ("ft", "vllm", "front", "http")
 MOCK_TOKENS = 256
 
 
@@ -236,6 +237,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--vllm_python", help="interpreter of an environment with vLLM")
     parser.add_argument("--front", action="store_true", help="also our server before vLLM")
+    parser.add_argument("--servers", nargs="+", choices=SERVERS, help="these alone")
     parser.add_argument("--logs", help="directory for what the servers write")
     parser.add_argument("--json", type=Path, help="write all rounds here")
     parser.add_argument("--mock", type=int, help=argparse.SUPPRESS)
@@ -244,21 +246,21 @@ def main() -> int:
     if arguments.mock:
         serve_mock(arguments.mock, model)
         return 0
-    names = ["ft", *(["vllm"] if arguments.vllm_python else []), "http"]
-    if arguments.front:
-        names.insert(2, "front")
+    beside = ("vllm", "front") if arguments.front else ("vllm",)
+    names = arguments.servers or ["ft", *(beside if arguments.vllm_python else ()), "http"]
     found: dict[tuple[str, int], list[Measured]] = {}
     with ExitStack() as stack:
-        loads = load_time(model, arguments.dtype)
+        loads = load_time(model, arguments.dtype) if "ft" in names else 0.0
         servers = []
         for name in names:
             server = start(name, model, arguments)
             stack.callback(server.stop)
             servers.append(server)
             one(server, random_prompts(1, 8, seed=0), 1, 4)
-        print(
-            f"ready after {servers[0].ready:.1f} s; transformers loads the weights in {loads:.1f} s"
-        )
+        for server in servers:
+            if server.name == "ft":
+                times = f"{server.ready:.1f} s; transformers loads the weights in {loads:.1f} s"
+                print(f"ft is ready after {times}")
         for number in range(arguments.rounds):
             for clients in arguments.clients:
                 count = clients * arguments.each

@@ -36,12 +36,12 @@ from ft_serve.openai.protocol.chat import (
     NamedToolChoice,
 )
 from ft_serve.openai.protocol.usage import Usage
-from ft_serve.openai.reading import AnswerReader, Piece, agent_of
+from ft_serve.openai.reading import AnswerReader, Piece
 from ft_serve.openai.reasoning import ReasoningForm, ReasoningReader
 from ft_serve.openai.sampling import check_counts, room_for, sampling_of
 from ft_serve.openai.served import Served
 from ft_serve.openai.streaming import Chunks, attended, begin_stream, event_bytes
-from ft_serve.openai.token_text import TokenTexts
+from ft_serve.openai.token_text import texts_of
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -109,7 +109,7 @@ def plan_chat(body: ChatRequest, served: Served, limits: Limits) -> Plan:
     top = _top_logprobs(body)
     tools, forced, constraint = _settle_calls(body)
     template = served.template
-    reasoning = ReasoningForm.of(template)
+    reasoning = served.reasoning
     try:
         prompt = render(
             template,
@@ -125,7 +125,7 @@ def plan_chat(body: ChatRequest, served: Served, limits: Limits) -> Plan:
         raise failure from error
     asked = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     room = room_for(served, len(tokens), asked, served.sampling.max_new_tokens)
-    agent = agent_of(template) if tools and not forced else None
+    agent = served.agent if tools and not forced else None
     sampling = sampling_of(
         body,
         served,
@@ -212,11 +212,11 @@ class _Writer:
 
     def __init__(self, plan: Plan, served: Served) -> None:
         self._plan = plan
-        self._texts = TokenTexts(served.tokenizer)
+        self._texts = texts_of(served.tokenizer)
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._fingerprint = f"ft-{served.engine_name}"
-        agent = agent_of(served.template) if plan.tools and not plan.forced else None
+        agent = served.agent if plan.tools and not plan.forced else None
         self._readers = [
             AnswerReader(self._reasoning(), agent, self._forced(), plan.most_calls)
             for _ in range(plan.n)

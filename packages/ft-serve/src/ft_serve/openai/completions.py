@@ -32,7 +32,7 @@ from ft_serve.openai.protocol.usage import Usage
 from ft_serve.openai.sampling import check_counts, room_for, sampling_of
 from ft_serve.openai.served import Served
 from ft_serve.openai.streaming import Chunks, attended, begin_stream, event_bytes
-from ft_serve.openai.token_text import TokenTexts, finite
+from ft_serve.openai.token_text import finite, texts_of
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -151,7 +151,7 @@ class _Writer:
 
     def __init__(self, plan: Plan, served: Served, scores: Sequence[TokenScores]) -> None:
         self._plan = plan
-        self._texts = TokenTexts(served.tokenizer)
+        self._texts = texts_of(served.tokenizer)
         self._scores = scores
         self._id = f"cmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())

@@ -6,12 +6,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ft_core.agents import AgentFormat
 from ft_core.engine import Capability, Engine, Sampling
 from ft_core.templates.template import Template
 from ft_core.tokenizer import Tokenizer
 from ft_serve.openai.errors import ApiError, unsupported
 from ft_serve.openai.media import MediaRules
 from ft_serve.openai.protocol.server import ModelCard
+from ft_serve.openai.reading import agent_of
+from ft_serve.openai.reasoning import ReasoningForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Served:
         engine_name: for people.
         created: seconds since 1970.
         media: what requests may bring; ``None`` where the model takes texts only.
+        reasoning: how the chat format marks reasoning; ``None`` if it knows none.
+        agent: how the chat format's model writes calls.
     """
 
     engine: Engine
@@ -47,6 +52,13 @@ class Served:
     engine_name: str = "pt"
     created: int = field(default_factory=lambda: int(time.time()))
     media: MediaRules | None = None
+    reasoning: ReasoningForm | None = field(init=False)
+    agent: AgentFormat = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once for all requests: both read the format written as Jinja.
+        object.__setattr__(self, "reasoning", ReasoningForm.of(self.template))
+        object.__setattr__(self, "agent", agent_of(self.template))
 
     @property
     def tokenizer(self) -> Tokenizer:

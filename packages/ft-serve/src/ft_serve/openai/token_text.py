@@ -28,6 +28,12 @@ def _byte_characters() -> dict[str, int]:
 _BYTES = _byte_characters()
 
 
+@lru_cache(maxsize=4)
+def texts_of(tokenizer: Tokenizer) -> TokenTexts:
+    """Return the texts of a tokenizer's tokens, which are worked out once."""
+    return TokenTexts(tokenizer)
+
+
 class TokenTexts:
     """Texts of a tokenizer's tokens, as they stand within a text."""
 

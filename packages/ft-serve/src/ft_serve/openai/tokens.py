@@ -19,7 +19,6 @@ from ft_serve.openai.protocol.texts import (
     TokenizeRequest,
     TokenizerInfo,
 )
-from ft_serve.openai.reasoning import ReasoningForm
 from ft_serve.openai.served import Served
 from ft_serve.openai.streaming import attended
 
@@ -59,7 +58,7 @@ def _ids(body: TokenizeRequest, served: Served) -> list[int]:
         (prompt,) = prompts_of(body.prompt, served.tokenizer, most=1, begins=begins)
         return list(prompt.token_ids)
     template = served.template
-    reasons = ReasoningForm.of(template) is not None
+    reasons = served.reasoning is not None
     try:
         messages = messages_of(body.messages or (), reasons=reasons)
         variables = checked_variables(body.chat_template_kwargs)
