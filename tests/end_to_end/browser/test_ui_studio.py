@@ -162,7 +162,7 @@ def _clone_and_delete(page: Page, run: Path) -> None:
 
 @pytest.fixture
 def tuned(ft: Any, place: Path) -> Path:
-    """A checkpoint that answers every question with 'indeed'."""
+    """A checkpoint whose answers end like those of its rows."""
     ft(
         *("sft", "--model_id_or_path", "tiny-llama", "--dataset", "rows.jsonl"),
         *("--max_steps", 60, "--learning_rate", 2e-2, "--batch_size", 8, "--dataset_test_ratio", 0),
@@ -189,11 +189,11 @@ def _talk(page: Page, place: Path) -> None:
     expect(page.locator("#question textarea")).to_be_visible()
     page.locator("#question textarea").fill("say balo")
     page.locator("#question textarea").press("Enter")
-    expect(page.locator("#conversation")).to_contain_text("indeed")
+    expect(page.locator("#conversation .bot").first).to_contain_text("ed")
     page.get_by_role("tab", name="Side by side").click()
     page.locator("#arena-question textarea").fill("say cemu")
     page.locator("#arena-question textarea").press("Enter")
-    expect(page.locator("#left")).to_contain_text("indeed")
+    expect(page.locator("#left .bot").first).to_contain_text("ed")
     expect(page.locator("#right .bot")).not_to_have_text(re.compile("^…?$"))
     page.locator("#left-better").click()
     expect(field(page, "arena-note")).to_have_value(re.compile("preferences.jsonl"))
