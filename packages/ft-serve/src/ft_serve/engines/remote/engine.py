@@ -128,6 +128,10 @@ class RemoteEngine:
             UsageError: the request can't be answered as it is.
             ModelError: the server failed on it, or isn't there.
         """
+        if request.media:
+            raise UsageError(
+                "images, videos and audios are answered by ft's own engine alone; use --infer_backend pt"
+            )
         self._check(request)
         sampling = request.sampling
         own = frozenset[int]() if sampling.ignore_eos else self._stop_token_ids
