@@ -99,9 +99,12 @@ def test_two_processes_are_one_run(
     if wrapped != "ZeRO-3":
         return
     # merge-lora and infer take a checkpoint of parts only, as other programs write it.
-    ft("merge-lora", "--ckpt_dir", checkpoint, "--output_dir", tmp_path / "expected")
+    there = checkpoint.with_name("checkpoint-4-merged")
+    ft("merge-lora", "--ckpt_dir", checkpoint)
+    there.rename(tmp_path / "expected")
     (checkpoint / "adapter_model.safetensors").unlink()
-    ft("merge-lora", "--ckpt_dir", checkpoint, "--output_dir", tmp_path / "merged")
+    ft("merge-lora", "--ckpt_dir", checkpoint)
+    there.rename(tmp_path / "merged")
     expected, merged = (
         load_file(tmp_path / name / "model.safetensors") for name in ("expected", "merged")
     )
