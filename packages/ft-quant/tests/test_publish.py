@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/validate-yaml":
             return self.answer(200, {"errors": [], "warnings": []})
         if self.shelf.broken or "/commit/" not in self.path:
-            return self.answer(500, {"error": "no"})
+            return self.answer(403, {"error": "no"})
         for item in map(json.loads, body.splitlines()):
             if item["key"] == "header":
                 self.shelf.messages.append(item["value"]["summary"])
