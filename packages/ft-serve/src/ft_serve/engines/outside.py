@@ -59,17 +59,7 @@ def start_child(
         UsageError: the engine can't do what is asked.
         ModelError: it doesn't start; the message has the end of its log.
     """
-    arguments = invocation.get(ModelArguments)
-    checkpoint = prepared.checkpoint
-    own = {} if checkpoint is None or checkpoint.whole else {LOADED_ADAPTER: checkpoint.path}
-    model = Model(
-        whole_directory(prepared),
-        prepared.name,
-        dtype,
-        {**own, **{name: Path(given).expanduser().resolve() for name, given in adapters.items()}},
-        arguments.seed,
-        prepared.trust_remote_code,
-    )
+    model = _model(invocation, prepared, dtype, adapters)
     key, log = secrets.token_urlsafe(24), _log_file(backend.name)
     launch = _launch(invocation, backend, model, key, log)
     say(f"           {launch.name} starts; its log is {log}")

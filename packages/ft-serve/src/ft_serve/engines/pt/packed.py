@@ -1,9 +1,8 @@
 """Weights of a model on a CPU in the order in which oneDNN multiplies them.
 
 An ordinary product of a few rows with a weight spends much of its time on arranging the weight for the
-processor's vector units, in every step anew. Arranged once, steps of 8 rows take two thirds of the time and
-of 32 rows four fifths (``benchmarks/engine.py``); a single row gains nothing and takes the ordinary way. The
-arranged weights are copies, so they are made only where memory is plentiful.
+processor's vector units, in every step anew. Here that is done once; a single row gains nothing and takes the
+ordinary way. The arranged weights are copies, so they are made only where memory is plentiful.
 """
 
 from __future__ import annotations
