@@ -220,8 +220,8 @@ def show(found: dict[tuple[str, int], list[Measured]]) -> None:
     Console(width=140).print(table)
 
 
-def main() -> int:
-    """Start the servers, measure them in turns, print the table."""
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -241,7 +241,12 @@ def main() -> int:
     parser.add_argument("--logs", help="directory for what the servers write")
     parser.add_argument("--json", type=Path, help="write all rounds here")
     parser.add_argument("--mock", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Start the servers, measure them in turns, print the table."""
+    arguments = read_arguments()
     model = arguments.model_dir or str(fetch(resolve_model(arguments.model_type, None)))
     if arguments.mock:
         serve_mock(arguments.mock, model)
