@@ -109,6 +109,21 @@ def open_remote(invocation: Invocation, prepared: Prepared, *, say: Say) -> Remo
     )
 
 
+def _model(
+    invocation: Invocation, prepared: Prepared, dtype: str, adapters: Mapping[str, str]
+) -> Model:
+    checkpoint = prepared.checkpoint
+    own = {} if checkpoint is None or checkpoint.whole else {LOADED_ADAPTER: checkpoint.path}
+    return Model(
+        whole_directory(prepared),
+        prepared.name,
+        dtype,
+        {**own, **{name: Path(given).expanduser().resolve() for name, given in adapters.items()}},
+        invocation.get(ModelArguments).seed,
+        prepared.trust_remote_code,
+    )
+
+
 def _launch(invocation: Invocation, backend: Backend, model: Model, key: str, log: Path) -> Launch:
     python = "" if backend.library is None else backend.library.python
     if backend.name == "lmdeploy":
