@@ -25,7 +25,8 @@ from ft_core.arguments import (
 from ft_core.checkpoints import SavedCheckpoint, open_checkpoint
 from ft_core.errors import UsageError
 from ft_core.hub import fetch
-from ft_core.media import MediaLimits, MediaProcessor, MediaTemplate, has_processor
+from ft_core.media import MediaLimits, MediaProcessor, MediaTemplate
+from ft_core.media.choice import processor_of
 from ft_core.models.how import How
 from ft_core.models.registry import family_template, find_by_name
 from ft_core.models.remote_code import check_remote_code
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from ft_core.models.devices import Placement
     from ft_core.models.rope import RopeScaling
-    from ft_core.recipe import Recipe
 
 Say = Callable[[str], None]
 
@@ -82,14 +82,6 @@ class Prepared:
         """Ids of ``new_tokens``."""
         ids = (self.tokenizer.token_to_id(text) for text in self.new_tokens)
         return tuple(token_id for token_id in ids if token_id is not None)
-
-    def recipe(self, recipe: Recipe) -> Recipe:
-        """Return a training method whose batches hold what the model sees and hears, if it does."""
-        if self.media is None:
-            return recipe
-        from ft_core.media import MediaRecipe
-
-        return MediaRecipe(recipe, self.media)
 
     @property
     def name(self) -> str:
@@ -297,7 +289,7 @@ def prepare(
         say(f"{name} has no effect: the chat format doesn't look at it")
     if "tools_prompt" in given and chosen.template.tools_prompt is None:
         say("--tools_prompt has no effect: the chat template has a form of its own for tools")
-    processor = _processor(own, directory, checkpoint, media)
+    processor = processor_of(own, directory, checkpoint, media)
     if processor is not None:
         chosen = replace(chosen, template=MediaTemplate(chosen.template, processor))
     return Prepared(
@@ -403,28 +395,6 @@ def _has_marks(tokenizer: Tokenizer, template_type: str) -> bool:
         ):
             return False
     return True
-
-
-def _processor(
-    own: Path,
-    directory: Path,
-    checkpoint: SavedCheckpoint | None,
-    media: MediaArguments | MediaLimits | None,
-) -> MediaProcessor | None:
-    """Return the processor of a model that sees or hears: the checkpoint's, else the model's.
-
-    Images are as large as those that a checkpoint was trained on, unless something else is said.
-    """
-    if media is None:
-        media = MediaArguments()
-    limits = media.limits() if isinstance(media, MediaArguments) else media
-    trained = None if checkpoint is None else checkpoint.arguments.get("rescale_image")
-    if limits.rescale is None and isinstance(trained, int):
-        limits = replace(limits, rescale=trained)
-    for folder in dict.fromkeys((own, directory)):
-        if has_processor(folder):
-            return MediaProcessor(folder, limits)
-    return None
 
 
 def _has_tokenizer(directory: Path) -> bool:

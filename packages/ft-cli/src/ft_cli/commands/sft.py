@@ -20,6 +20,7 @@ from ft_core.arguments import (
 from ft_core.command import Command, Invocation
 from ft_core.errors import UsageError
 from ft_core.launch import is_main
+from ft_core.media.choice import seeing
 from ft_core.prepare import prepare, to_stderr
 from ft_data.arguments import DataArguments
 from ft_train.evaluation_arguments import EvaluationArguments
@@ -56,7 +57,7 @@ def _train(invocation: Invocation) -> None:
         say=say,
         media=invocation.get(MediaArguments),
     )
-    recipe = prepared.recipe(recipe)
+    recipe = seeing(recipe, prepared.media)
     say(f"template   {prepared.chosen.template.name} ({prepared.chosen.reason})")
     how = decide_loading(invocation, prepared)
     data = encode_data(invocation, prepared.chosen.template, recipe, say=say)

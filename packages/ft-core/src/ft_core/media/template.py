@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +17,11 @@ from typing import Any
 
 from ft_core.errors import DataError
 from ft_core.examples import Example, Message
-from ft_core.media.faults import MediaError
 from ft_core.media.grounding import Size, fill_in
 from ft_core.media.images import open_image
+from ft_core.media.located import at_row, naming, resolved
 from ft_core.media.marks import Place, Placed, has_media, is_marked, place_media
 from ft_core.media.processing import MediaProcessor, Source
-from ft_core.media.sources import beside
 from ft_core.samples import Medium, MediumKind, Tokens
 from ft_core.templates.conversation import fail
 from ft_core.templates.sentinels import SENTINEL, meaning, sentinel
@@ -107,7 +105,7 @@ class MediaTemplate:
         """
         if self._is_plain(example):
             return self._inner.render(example)
-        with _at(example):
+        with at_row(example):
             placing = self._placing(example)
             samples = self._inner.render(placing.example)
             return [
@@ -134,7 +132,7 @@ class MediaTemplate:
             return self._inner.render_prompt(
                 example.messages, example.tools, example.chat_template_kwargs
             )
-        with _at(example):
+        with at_row(example):
             placing = self._placing(example)
             made = placing.example
             segments = self._inner.render_prompt(
@@ -182,7 +180,7 @@ class MediaTemplate:
 
     def _placing(self, example: Example) -> _Placing:
         folder = None if example.source is None else Path(example.source.path).parent
-        placed = place_media(_resolved(example, folder), self._processor.kinds)
+        placed = place_media(resolved(example, folder), self._processor.kinds)
         return _Placing(self._inner, self._processor, placed)
 
 
@@ -214,7 +212,7 @@ class _Placing:
 
     def _size_of(self, image: int, resized: bool) -> Size:
         place = self._media["image"][image]
-        with _naming(place):
+        with naming(place):
             if resized:
                 return self._processor.resized(place.source)
             size: Size = open_image(
@@ -262,10 +260,10 @@ class _Placing:
             return self._processor.process(order).texts
         except DataError as error:
             if len(order) == 1:
-                with _naming(order[0]):
+                with naming(order[0]):
                     raise
             for place in order:
-                with _naming(place):
+                with naming(place):
                     self._processor.process([place])
             raise error
 
@@ -355,50 +353,6 @@ _SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 
 def _piece(base: Segment, text: str) -> list[Segment]:
     return [replace(base, text=text, ends=False)] if text else []
-
-
-def _resolved(example: Example, folder: Path | None) -> Example:
-    """Return a row whose relative paths, where they lead nowhere from here, lead on from the file it is in."""
-
-    def found(items: Sequence[str]) -> tuple[str, ...]:
-        return tuple(beside(item, folder) for item in items)
-
-    return replace(
-        example,
-        images=found(example.images),
-        videos=found(example.videos),
-        audios=found(example.audios),
-    )
-
-
-@contextmanager
-def _at(example: Example) -> Iterator[None]:
-    """Give errors the place of the row that causes them."""
-    try:
-        yield
-    except DataError as error:
-        if example.source is None or error.place is not None:
-            raise
-        field = getattr(error, "field", None) or "messages"
-        fail(str(error), rule=error.rule, source=example.source, field=field)
-
-
-@contextmanager
-def _naming(place: Place) -> Iterator[None]:
-    """Give errors the field that a medium stands in."""
-    try:
-        yield
-    except DataError as error:
-        raise _FieldError(error, place) from error
-
-
-class _FieldError(DataError):
-    """A medium of a row that can't be used, before the row's own place is known."""
-
-    def __init__(self, error: DataError, place: Place) -> None:
-        named = str(error) if isinstance(error, MediaError) else f"{place.source}: {error}"
-        super().__init__(named, rule=error.rule)
-        self.field = place.field
 
 
 __all__ = ["MediaTemplate", "Source", "encode_question"]
