@@ -6,9 +6,7 @@ chooses its chat format. ``Prepared.load`` then loads the weights.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
@@ -25,15 +23,16 @@ from ft_core.arguments import (
 from ft_core.checkpoints import SavedCheckpoint, open_checkpoint
 from ft_core.errors import UsageError
 from ft_core.hub import fetch
+from ft_core.known_formats import registered_format
 from ft_core.media import MediaLimits, MediaProcessor, MediaTemplate
 from ft_core.media.choice import processor_of
 from ft_core.models.how import How
-from ft_core.models.registry import family_template, find_by_name
+from ft_core.models.registry import find_by_name
 from ft_core.models.remote_code import check_remote_code
 from ft_core.models.repositories import import_repository, use_repository
 from ft_core.models.resolution import ModelSource, resolve_model
 from ft_core.registry import run_register_file
-from ft_core.templates import TEMPLATES, ChosenTemplate, choose_template
+from ft_core.templates import ChosenTemplate, choose_template
 from ft_core.tokenizer import Tokenizer
 from ft_core.tuner import WHOLE_MODEL
 
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from ft_core.models.rope import RopeScaling
 
 Say = Callable[[str], None]
-
-_MARK = re.compile(r"<[^<>\s]+>")
 
 
 def to_stderr(text: str) -> None:
@@ -272,7 +269,7 @@ def prepare(
         say(f"--new_special_tokens: {', '.join(known)} are tokens already")
     tokenizer = tokenizer.with_tokens(added)
     spec = source.spec
-    registered, because = _registered(source, directory, tokenizer)
+    registered, because = registered_format(source, directory, tokenizer)
     chosen = choose_template(
         template.template_type,
         tokenizer,
@@ -360,41 +357,6 @@ def _fetch(source: ModelSource, model: ModelArguments, say: Say, *, weights: boo
         configuration = fetch(source, weights=False, report=once)
         check_remote_code(configuration, name, trusted=model.trust_remote_code, say=say)
     return fetch(source, report=once)
-
-
-def _registered(
-    source: ModelSource, directory: Path, tokenizer: Tokenizer
-) -> tuple[str | None, str]:
-    """Return the chat format that the registry knows for a model, and why it is this one."""
-    spec = source.spec
-    if spec is not None and (spec.ids or spec.package):
-        return spec.template, "the model is registered with it"
-    because = "all registered models of its architecture have it"
-    if spec is not None:
-        return spec.template, because
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    name = family_template(config)
-    return name if name is not None and _has_marks(tokenizer, name) else None, because
-
-
-def _has_marks(tokenizer: Tokenizer, template_type: str) -> bool:
-    """Whether a tokenizer has the special tokens of a format, such as ``<|im_end|>``.
-
-    A directory of a known architecture may still hold a model that was never trained on conversations.
-    """
-    record = TEMPLATES.get(template_type)
-    for element in (*record.prefix, *record.prompt, *record.suffix):
-        if isinstance(element, str):
-            if any(tokenizer.token_to_id(mark) is None for mark in _MARK.findall(element)):
-                return False
-        elif any(
-            tokenizer.id_to_token(item) is None
-            if isinstance(item, int)
-            else tokenizer.named_token_id(item.removesuffix("_id")) is None
-            for item in element
-        ):
-            return False
-    return True
 
 
 def _has_tokenizer(directory: Path) -> bool:

@@ -128,7 +128,7 @@ def open_merger(
     own = {name for name, _ in model.named_parameters()}
     if not own <= stored or not stored <= own | {_TIED}:
         return None
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = _embedding(model).weight.shape[0]
     if _trains_biases(adapter):
         return None
     adapted = TUNERS.get(adapter.kind).load(model, adapter.path)
@@ -167,7 +167,7 @@ def _trains_biases(adapter: SavedCheckpoint) -> bool:
     """Whether biases of the base are part of the adapter, which then has values for them."""
     with as_peft(adapter.path) as directory:
         config = json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    return config.get("bias", "none") != "none"
+    return str(config.get("bias", "none")) != "none"
 
 
 def _reaches_beyond(adapted: PeftModel) -> bool:
@@ -186,7 +186,7 @@ def _reaches_beyond(adapted: PeftModel) -> bool:
     )
 
 
-def _embedding(base: PreTrainedModel) -> torch.nn.Module:
+def _embedding(base: PreTrainedModel) -> torch.nn.Embedding:
     module = base.get_input_embeddings()
     while isinstance(module, BaseTunerLayer | ModulesToSaveWrapper):
         module = (
@@ -194,7 +194,7 @@ def _embedding(base: PreTrainedModel) -> torch.nn.Module:
             if isinstance(module, BaseTunerLayer)
             else module.modules_to_save[module.active_adapters[0]]
         )
-    return cast(torch.nn.Module, module)
+    return cast(torch.nn.Embedding, module)
 
 
 def _give(module: torch.nn.Module, name: str, value: torch.Tensor) -> None:

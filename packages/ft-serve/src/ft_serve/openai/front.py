@@ -15,7 +15,7 @@ from ft_serve.openai.answering import Answering
 from ft_serve.openai.errors import overloaded
 from ft_serve.openai.limits import Limits
 from ft_serve.openai.metrics import Metrics
-from ft_serve.openai.protocol.base import ApiRequest
+from ft_serve.openai.protocol.messages import ApiRequest
 from ft_serve.openai.served import Served
 
 P = ParamSpec("P")

@@ -70,8 +70,8 @@ class Guard:
             await self._answer(scope, exchange)
         except asyncio.CancelledError:
             raise
-        except Exception:
-            logger.exception("request %s failed", exchange.request_id)
+        except Exception as error:
+            logger.error("request %s failed", exchange.request_id, exc_info=error)
             await exchange.refuse(_failed(exchange.request_id), scope)
         finally:
             self._front.in_flight -= counts

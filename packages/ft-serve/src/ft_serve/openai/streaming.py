@@ -85,8 +85,8 @@ class EventStream(Response):
                 await self._send(send, _error_event(error))
             except OSError:
                 raise
-            except Exception:
-                logger.exception("a streamed answer failed")
+            except Exception as error:
+                logger.error("a streamed answer failed", exc_info=error)
                 await self._send(send, _error_event(ApiError(500, "the server failed")))
         await self._send(send, DONE)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

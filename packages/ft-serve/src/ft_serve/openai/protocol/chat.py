@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ft_serve.openai.protocol.base import Answer, Part, absent
+from ft_serve.openai.protocol.messages import Answer, Part, absent
 from ft_serve.openai.protocol.sampling import SamplingFields
 from ft_serve.openai.protocol.usage import Usage
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ft_serve.openai.protocol.base import Answer, TokenId, absent
+from ft_serve.openai.protocol.messages import Answer, TokenId, absent
 from ft_serve.openai.protocol.sampling import SamplingFields
 from ft_serve.openai.protocol.usage import Usage
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ft_serve.openai.protocol.base import ApiRequest, Part, TokenId
+from ft_serve.openai.protocol.messages import ApiRequest, Part, TokenId
 
 Stop = Annotated[str, Field(max_length=1000)]
 

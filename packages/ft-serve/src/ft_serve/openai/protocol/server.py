@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ft_serve.openai.protocol.base import Answer
+from ft_serve.openai.protocol.messages import Answer
 
 
 class ModelCard(Answer):

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ft_serve.openai.protocol.base import Answer, ApiRequest, TokenId
 from ft_serve.openai.protocol.chat import FunctionTool, GivenMessage
 from ft_serve.openai.protocol.completions import Prompts
+from ft_serve.openai.protocol.messages import Answer, ApiRequest, TokenId
 from ft_serve.openai.protocol.usage import Usage
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ft_serve.openai.protocol.base import Answer, absent
+from ft_serve.openai.protocol.messages import Answer, absent
 
 
 class PromptTokensDetails(Answer):
