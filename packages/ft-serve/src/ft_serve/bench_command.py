@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -67,7 +68,8 @@ def run(invocation: Invocation) -> None:
 
     flags = invocation.get(BenchArguments)
     rounds = asyncio.run(_rounds(flags))
-    Console().print(table(rounds))
+    # Where there is no terminal, a line holds what the table needs.
+    Console(width=None if sys.stdout.isatty() else 160).print(table(rounds))
     if flags.json_file is not None:
         text = json.dumps([summary(measured) for measured in rounds], indent=2)
         Path(flags.json_file).write_text(text + "\n", encoding="utf-8")

@@ -66,9 +66,19 @@ def load(request: dict[str, Any]) -> tuple[Any, Any]:
     directory, gguf = request["directory"], request["gguf_file"]
     extra = {"gguf_file": gguf} if gguf else {}
     tokenizer = AutoTokenizer.from_pretrained(directory, **extra)
+    if gguf and not tokenizer.chat_template:  # transformers leaves it in the file
+        tokenizer.chat_template = template_in(Path(directory) / gguf)
     dtype = getattr(torch, request["dtype"])
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **extra)
     return model.eval(), tokenizer
+
+
+def template_in(file: Path) -> str | None:
+    """Return the chat template that a GGUF file holds."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(file).get_field("tokenizer.chat_template")
+    return None if field is None else str(field.contents())
 
 
 def score(model: Any, ids: list[int], counts: list[int]) -> tuple[float, list[int]]:
