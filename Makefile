@@ -57,7 +57,7 @@ bench-peers: setup ## Training against ms-swift and LLaMA-Factory, each in an en
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/peers.py
 
 accept: setup ## The long acceptance run: the main commands on the real model and real rows.
-	$(PYTEST) -m accept -q tests/accept
+	$(PYTEST) -m accept -q
 
 test-vllm: setup ## Answer with a real vLLM (its CPU build without a GPU) in .venv-vllm.
 	bash scripts/engine_environment.sh vllm .venv-vllm

@@ -123,7 +123,7 @@ def test_likelihoods_are_those_of_the_harness_own_backend(
 
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     tokenizer = Tokenizer.from_directory(model)
-    template = choose_template("chatml", tokenizer, registered=None).template
+    template = choose_template("chatml", tokenizer, registered=None, prefers_record=False).template
     pairs = [
         ("The capital of France is", " Paris."),
         ("The capital of France is", " London"),

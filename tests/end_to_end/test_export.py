@@ -124,5 +124,5 @@ def test_methods_that_need_their_packages(ft: Ft, tmp_path: Path, method: str, b
     target = tmp_path / f"tiny-{method}-int{bits}"
     record = json.loads((target / "export.json").read_text(encoding="utf-8"))
     assert record["verification"]["verdict"] != "broken"
-    assert record["verification"]["same_choice"] > (0.3 if bits < 4 else 0.6)
+    assert record["verification"]["same_choice"] > 0.3  # a random model is sure of nothing
     assert f"{target} (" in done.stdout

@@ -100,7 +100,9 @@ def test_margins_grow_and_are_in_log_curves_and_evaluation(
     assert wanted <= set().union(*log)
     evaluated = [row for row in log if "eval_loss" in row]
     assert len(evaluated) == 2
-    if method != "kto":  # which pulls answers of each kind by themselves: on a few rows either may lag
+    if (
+        method != "kto"
+    ):  # which pulls answers of each kind by themselves: on a few rows either may lag
         assert evaluated[-1]["eval_rewards/margins"] > evaluated[0]["eval_rewards/margins"] - 1e-6
     assert (aligned[method] / "images" / "train_rewards_margins.png").is_file()
     saved = json.loads((aligned[method] / "checkpoint-8" / "sft_args.json").read_text())

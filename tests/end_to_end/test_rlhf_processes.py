@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rlhf_processes")]
+pytestmark = [pytest.mark.accept, pytest.mark.xdist_group("rlhf_processes")]
 
 ROWS = [
     {"query": f"say {word}", "response": word * 2, "rejected_response": word[::-1]}

@@ -18,7 +18,7 @@ from ft_core.samples import Sample
 from ft_core.templates.template import Template
 from ft_core.testing import tiny_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("align_processes")]
+pytestmark = [pytest.mark.accept, pytest.mark.xdist_group("align_processes")]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 import threading
@@ -16,6 +17,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from huggingface_hub import constants
+
+# lm-eval sets it to 1 when another test imports it, and then broken downloads start over.
+os.environ["HF_XET_HIGH_PERFORMANCE"] = "0"
 
 PAGE = 200
 CUT = 3000

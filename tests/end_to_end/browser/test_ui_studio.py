@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.accept, pytest.mark.xdist_group("browser")]
 
 
 def screen(page: Page, name: str) -> None:
