@@ -20,7 +20,7 @@ from ft_core.errors import ModelError
 from ft_core.testing import tiny_model
 from ft_train.resume import check_resumable
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.accept]
 
 WORKER = Path(__file__).with_name("trainer_worker.py")
 WRAPPED = {

@@ -98,9 +98,7 @@ class TrainingJob:
             model = self.attach(model, plan.steps)
         if is_main():
             to_stderr(str(count_parameters(model)))
-        aligned = align(
-            self.invocation, self.prepared, self.how, model, self.data.train_data()
-        )
+        aligned = align(self.invocation, self.prepared, self.how, model, self.data.train_data())
         new_run = self.invocation.get(RunArguments).resume_only_model
         tuner, tuning = self.invocation.get(TunerArguments), tuning_of(self.invocation, plan)
         return train(
