@@ -263,7 +263,7 @@ def test_without_its_adapter_a_model_is_its_base(
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-4)
     assert not found.requires_grad and net.training
     with torch.no_grad():
-        assert (answer_logprobs(net, batch).sums - expected).abs().max() > 0.05
+        assert (answer_logprobs(net, batch).sums - expected).abs().max() > 1e-3
     trained = [name for name, p in net.named_parameters() if p.requires_grad]
     assert trained and all("lora" in n or "modules_to_save" in n for n in trained)
 

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -31,13 +32,13 @@ class Patient(MockEngine):
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Give one event, then nothing until ``go_on`` is set."""
-        events = super().generate(request)
-        if self.begins:
-            yield await anext(events)
-        while not self.go_on.is_set():
-            await asyncio.sleep(0.005)
-        async for event in events:
-            yield event
+        async with aclosing(super().generate(request)) as events:
+            if self.begins:
+                yield await anext(events)
+            while not self.go_on.is_set():
+                await asyncio.sleep(0.005)
+            async for event in events:
+                yield event
 
 
 async def until(condition: Callable[[], bool]) -> None:
