@@ -31,12 +31,6 @@ END = 2
 PROMPTS = [[5, 6, 7, 8], [40, 41, 9], [100, 3, 77, 12, 13], [21, 22]]
 LENGTH = 512
 
-pytestmark = [
-    # A request that is cancelled while it connects leaves its socket to the collector, in httpcore.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 
 class FromEngine:
     """Answers of ft's own engine, for a server that speaks as another."""

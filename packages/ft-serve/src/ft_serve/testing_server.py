@@ -51,6 +51,8 @@ class StandIn(ThreadingHTTPServer):
         requests: the bodies of all requests so far.
     """
 
+    request_queue_size = 128
+
     daemon_threads = True
 
     def __init__(
