@@ -7,6 +7,8 @@ BIN := .venv/bin
 # Two tests at a time on two cores: more threads per process would only take turns.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Without it DeepSpeed, wherever it is imported, prints to standard output that it found no GPU.
+export DS_ACCELERATOR ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 JOBS ?= $(shell python3 -c 'import os; print(min(os.cpu_count() or 1, 8))')
 PYTEST := $(BIN)/python -m pytest
 

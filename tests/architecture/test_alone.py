@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 TOOLS = ("pytest", "pytest-asyncio")
 TESTED_WITH = {
-    "ft-core": ("model", "gguf", "bnb", "hqq"),
+    "ft-core": ("model", "media", "gguf", "bnb", "hqq"),
     "ft-align": ("online",),
     "ft-serve": ("constraints",),
     "ft-ui": ("gradio",),
@@ -58,7 +58,7 @@ def run(*words: str | Path) -> None:
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-4000:]
 
 
-@pytest.mark.slow
+@pytest.mark.accept
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_wheel_works_alone(package: str, environments: Any, tmp_path: Path) -> None:
     environment = environments.install(package, tmp_path / "env")
