@@ -79,7 +79,7 @@ def test_a_wheel_works_alone(package: str, environments: Any, tmp_path: Path) ->
     tests = ROOT / "packages" / package / "tests"
     run(
         *(python, "-m", "pytest", tests, "-q", "-p", "no:cacheprovider"),
-        *("-m", "not slow and not gpu", "--basetemp", tmp_path / "pytest"),
+        *("-m", "not slow and not gpu and not accept", "--basetemp", tmp_path / "pytest"),
     )
 
 
