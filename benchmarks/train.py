@@ -181,7 +181,6 @@ def run_worker(variant: str, job_file: str, directory: str) -> None:
     job = Job(**json.loads(Path(job_file).read_text()))
     torch.set_num_threads(job.threads)
     torch.manual_seed(42)
-    started = time.perf_counter()
     watch = FirstStep()
     run = (
         prepare_ft(job, directory, watch)
@@ -194,7 +193,6 @@ def run_worker(variant: str, job_file: str, directory: str) -> None:
     result = {
         "seconds": time.perf_counter() - ready,
         "cpu_seconds": time.process_time() - cpu,
-        "setup_seconds": ready - started,
         "first_step_seconds": watch.ended - psutil.Process().create_time(),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "losses": losses,

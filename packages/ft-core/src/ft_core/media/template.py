@@ -24,6 +24,7 @@ from ft_core.media.marks import Place, Placed, has_media, is_marked, place_media
 from ft_core.media.processing import MediaProcessor, Source
 from ft_core.samples import Medium, MediumKind, Tokens
 from ft_core.templates.conversation import fail
+from ft_core.templates.encoding import encode_rows
 from ft_core.templates.sentinels import SENTINEL, meaning, sentinel
 from ft_core.templates.template import Segment, Template
 from ft_core.tokenizer import Tokenizer
@@ -144,12 +145,7 @@ class MediaTemplate:
         """Tokenize rows in one batch; per row one ``Tokens`` per rendered sample, not truncated."""
         if all(map(self._is_plain, examples)):
             return self._inner.encode(examples)
-        rendered = [self.render(example) for example in examples]
-        encoded = iter(self.encode_segments([segments for row in rendered for segments in row]))
-        return [
-            [next(encoded).weighed(example.weight) for _ in row]
-            for example, row in zip(examples, rendered, strict=True)
-        ]
+        return encode_rows(self, examples)
 
     def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Tokens]:
         """Tokenize rendered segments in one batch."""

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from ft_core.examples import Example
 from ft_core.samples import Medium, Tokens
 from ft_core.templates.special import SpecialTokens
-from ft_core.templates.template import Segment
+from ft_core.templates.template import Segment, Template
 from ft_core.tokenizer import Tokenizer
 
 # Texts of the format are few; the bound only matters to templates that make new ones for each row.
@@ -214,3 +215,22 @@ class SegmentEncoder:
             starts = (start for start, _ in located[1])
         by_character = [weight for length, weight in run.weights for _ in range(length)]
         return [by_character[min(start, len(by_character) - 1)] for start in starts]
+
+
+def encode_rows(template: Template, examples: Sequence[Example]) -> list[list[Tokens]]:
+    """Render rows by a format and tokenize them in one batch.
+
+    Returns:
+        Per row one ``Tokens`` per rendered sample, not truncated.
+
+    Raises:
+        DataError: a row doesn't fit the format.
+    """
+    with collector_paused():
+        rendered = [template.render(example) for example in examples]
+        flat = [segments for row in rendered for segments in row]
+        encoded = iter(template.encode_segments(flat))
+        return [
+            [next(encoded).weighed(example.weight) for _ in row]
+            for example, row in zip(examples, rendered, strict=True)
+        ]

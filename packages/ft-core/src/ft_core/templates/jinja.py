@@ -24,7 +24,7 @@ from ft_core.templates.conversation import (
     text_segments,
     up_to_last_answer,
 )
-from ft_core.templates.encoding import SegmentEncoder, collector_paused
+from ft_core.templates.encoding import SegmentEncoder, encode_rows
 from ft_core.templates.field_jinja import expression, literal
 from ft_core.templates.jinja_environment import ChatTemplate
 from ft_core.templates.jinja_habits import Habits
@@ -193,13 +193,7 @@ class JinjaTemplate:
 
     def encode(self, examples: Sequence[Example]) -> list[list[Tokens]]:
         """Tokenize rows in one batch; per row one ``Tokens`` per rendered sample, not truncated."""
-        with collector_paused():
-            rendered = [self.render(example) for example in examples]
-            encoded = iter(self.encode_segments([segments for row in rendered for segments in row]))
-            return [
-                [next(encoded).weighed(example.weight) for _ in row]
-                for example, row in zip(examples, rendered, strict=True)
-            ]
+        return encode_rows(self, examples)
 
     def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Tokens]:
         """Tokenize rendered segments in one batch."""

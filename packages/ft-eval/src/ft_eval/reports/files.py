@@ -12,7 +12,7 @@ from typing import Any
 from ft_core.errors import DataError
 from ft_core.runs import write_json
 from ft_eval.compare import Comparison
-from ft_eval.reports.lines import Line, lines_of, notes_of
+from ft_eval.reports.lines import Line, compared_cells, lines_of, notes_of
 from ft_eval.reports.page import page
 from ft_eval.reports.plot import curves
 from ft_eval.results import Evaluation, SampleResult, TaskResult
@@ -130,18 +130,7 @@ def markdown(evaluation: Evaluation, comparisons: Sequence[Comparison] = ()) -> 
         "|---|---|---|---:|---|---:|---:|---|---|",
     ]
     for line in lines_of(evaluation):
-        cells = (
-            line.result.title,
-            line.result.model,
-            line.metric.name,
-            line.value,
-            line.interval,
-            line.count,
-            str(line.result.shots),
-            line.how,
-            line.result.version,
-        )
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(_cell, line.cells)) + " |")
     if comparisons:
         lines += [
             "",
@@ -149,18 +138,7 @@ def markdown(evaluation: Evaluation, comparisons: Sequence[Comparison] = ()) -> 
             "|---|---|---|---|---:|---|---:|---:|---|",
         ]
         for item in comparisons:
-            cells = (
-                item.task,
-                item.metric,
-                item.first,
-                item.second,
-                f"{item.difference:+.4f}",
-                f"{item.low:+.4f} to {item.high:+.4f}",
-                f"{item.p:.3f}",
-                "" if item.mcnemar is None else f"{item.mcnemar:.3f}",
-                item.verdict,
-            )
-            lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+            lines.append("| " + " | ".join(map(_cell, compared_cells(item))) + " |")
     if notes := notes_of(evaluation):
         lines += ["", *(f"- {' '.join(note.split())}" for note in notes)]
     return "\n".join(lines) + "\n"

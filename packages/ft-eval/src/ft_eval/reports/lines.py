@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ft_eval.compare import Comparison
 from ft_eval.results import Evaluation, MetricResult, TaskResult
 
 HOW = {
@@ -46,6 +47,36 @@ class Line:
         """How many questions count, of how many where some had no answer."""
         asked = len(self.result.samples) or self.metric.count
         return str(asked) if asked == self.metric.count else f"{self.metric.count} of {asked}"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What tables show: task, model, metric, value, interval, number, shots, how, version."""
+        return (
+            self.result.title,
+            self.result.model,
+            self.metric.name,
+            self.value,
+            self.interval,
+            self.count,
+            str(self.result.shots),
+            self.how,
+            self.result.version,
+        )
+
+
+def compared_cells(item: Comparison) -> tuple[str, ...]:
+    """Return what tables show: task, metric, from, to, difference, interval, p, McNemar's p, verdict."""
+    return (
+        item.task,
+        item.metric,
+        item.first,
+        item.second,
+        f"{item.difference:+.4f}",
+        f"{item.low:+.4f} to {item.high:+.4f}",
+        f"{item.p:.3f}",
+        "" if item.mcnemar is None else f"{item.mcnemar:.3f}",
+        item.verdict,
+    )
 
 
 def lines_of(evaluation: Evaluation) -> Iterator[Line]:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from ft_eval.compare import Comparison
-from ft_eval.reports.lines import lines_of, notes_of
+from ft_eval.reports.lines import compared_cells, lines_of, notes_of
 from ft_eval.results import Evaluation
 
 _RESULTS = ("task", "model", "metric", "value", "interval", "n", "shots", "how", "version")
@@ -23,10 +23,10 @@ def page(
     template = files("ft_eval.reports").joinpath("page.html").read_text(encoding="utf-8")
     compared = ""
     if comparisons:
-        compared = f"<h2>Comparison</h2>{_table(_COMPARED, map(_compared, comparisons))}"
+        compared = f"<h2>Comparison</h2>{_table(_COMPARED, map(compared_cells, comparisons))}"
     notes = "".join(f"<li>{escape(note)}</li>" for note in notes_of(evaluation))
     parts = {
-        "RESULTS": _table(_RESULTS, map(_line, lines_of(evaluation))),
+        "RESULTS": _table(_RESULTS, (line.cells for line in lines_of(evaluation))),
         "COMPARISON": compared,
         "NOTES": f"<ul>{notes}</ul>" if notes else "",
         "PLOT": f"<h2>Over training</h2>{plot}" if plot else "",
@@ -42,34 +42,6 @@ def page(
 
 def _setup(evaluation: Evaluation) -> dict[str, Any]:
     return {"models": evaluation.models, **evaluation.setup}
-
-
-def _line(line: Any) -> tuple[str, ...]:
-    return (
-        line.result.title,
-        line.result.model,
-        line.metric.name,
-        line.value,
-        line.interval,
-        line.count,
-        str(line.result.shots),
-        line.how,
-        line.result.version,
-    )
-
-
-def _compared(item: Comparison) -> tuple[str, ...]:
-    return (
-        item.task,
-        item.metric,
-        item.first,
-        item.second,
-        f"{item.difference:+.4f}",
-        f"{item.low:+.4f} to {item.high:+.4f}",
-        f"{item.p:.3f}",
-        "" if item.mcnemar is None else f"{item.mcnemar:.3f}",
-        item.verdict,
-    )
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

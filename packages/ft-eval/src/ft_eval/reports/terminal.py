@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ft_eval.compare import Comparison
-from ft_eval.reports.lines import lines_of, notes_of
+from ft_eval.reports.lines import compared_cells, lines_of, notes_of
 from ft_eval.results import Evaluation
 
 
@@ -28,17 +28,7 @@ def print_report(evaluation: Evaluation, comparisons: Sequence[Comparison] = ())
     for column in ("shots", "how", "version"):
         table.add_column(column)
     for line in lines_of(evaluation):
-        table.add_row(
-            line.result.title,
-            line.result.model,
-            line.metric.name,
-            line.value,
-            line.interval,
-            line.count,
-            str(line.result.shots),
-            line.how,
-            line.result.version,
-        )
+        table.add_row(*line.cells)
     console.print(table)
     if comparisons:
         console.print(_comparisons(comparisons))
@@ -54,15 +44,5 @@ def _comparisons(comparisons: Sequence[Comparison]) -> Table:
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for item in comparisons:
-        table.add_row(
-            item.task,
-            item.metric,
-            item.first,
-            item.second,
-            f"{item.difference:+.4f}",
-            f"{item.low:+.4f} to {item.high:+.4f}",
-            f"{item.p:.3f}",
-            "" if item.mcnemar is None else f"{item.mcnemar:.3f}",
-            item.verdict,
-        )
+        table.add_row(*compared_cells(item))
     return table
