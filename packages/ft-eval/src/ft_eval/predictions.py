@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ft_core.errors import DataError
+from ft_eval.text_files import read_utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +32,13 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     file = Path(path).expanduser()
     if file.is_dir():
         raise DataError("is a directory; give a .jsonl file in it", path=str(path), rule="no_file")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    if not file.exists():
         raise DataError(
             "there is no such file; give a .jsonl file of responses and labels",
             path=str(path),
             rule="no_file",
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8",
-            path=str(path),
-            rule="encoding",
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"can't be read: {error.strerror}", path=str(path), rule="no_file"
-        ) from None
+        )
+    text = read_utf8(file, str(path))
     predictions = [
         _prediction(line, str(path), number)
         for number, line in enumerate(text.split("\n"), start=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ft_core.errors import DataError, Place
+from ft_eval.text_files import read_utf8
 
 ENDINGS = (".csv", ".jsonl", ".json")
 
@@ -57,18 +58,7 @@ def read_rows(file: Path) -> list[Row]:
     Raises:
         DataError: it can't be read, holds no rows, or a row is none.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8",
-            path=str(file),
-            rule="encoding",
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"can't be read: {error.strerror or error}", path=str(file), rule="no_file"
-        ) from None
+    text = read_utf8(file)
     read = {".csv": _csv, ".jsonl": _lines, ".json": _array}[file.suffix]
     rows = list(read(text, file))
     if not rows:
