@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,99 +13,19 @@ from huggingface_hub import constants
 
 from ft_core.errors import DependencyError, HubError, UsageError
 from ft_core.hub import open_destination, push
-
-
-@dataclass
-class Shelf:
-    """What the stand-in for Hugging Face holds.
-
-    Attributes:
-        token: that may write.
-        repositories: files by ``owner/name``.
-        private: repositories that were made private.
-        broken: whether it refuses commits.
-    """
-
-    token: str = "right"
-    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    private: set[str] = field(default_factory=set)
-    broken: bool = False
-
-
-class Handler(BaseHTTPRequestHandler):
-    shelf: Shelf
-
-    def do_GET(self) -> None:
-        if self.headers.get("Authorization") != f"Bearer {self.shelf.token}":
-            return self.answer(401, {"error": "Invalid user token."})
-        if self.path.startswith("/api/whoami"):
-            return self.answer(200, {"name": "finch", "type": "user", "orgs": []})
-        return self.answer(404, {"error": "not found"})
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.headers.get("Authorization") != f"Bearer {self.shelf.token}":
-            return self.answer(401, {"error": "Invalid user token."})
-        if self.path == "/api/repos/create":
-            return self.create(json.loads(body))
-        repository = "/".join(self.path.split("/")[3:5])
-        if "/preupload/" in self.path:
-            files = [
-                {"path": item["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for item in json.loads(body)["files"]
-            ]
-            return self.answer(200, {"files": files})
-        if "/commit/" in self.path and not self.shelf.broken:
-            return self.commit(repository, body)
-        return self.answer(500 if self.shelf.broken else 404, {"error": "no"})
-
-    def create(self, asked: dict[str, Any]) -> None:
-        identity = f"{asked.get('organization') or 'finch'}/{asked['name']}"
-        url = f"http://{self.headers['Host']}/{identity}"
-        if identity in self.shelf.repositories:
-            return self.answer(409, {"error": "You already created this model repo", "url": url})
-        self.shelf.repositories[identity] = {}
-        if asked.get("private") or asked.get("visibility") == "private":
-            self.shelf.private.add(identity)
-        return self.answer(200, {"url": url, "name": identity})
-
-    def commit(self, repository: str, body: bytes) -> None:
-        for line in body.splitlines():
-            item = json.loads(line)
-            if item["key"] == "file":
-                content = base64.b64decode(item["value"]["content"])
-                self.shelf.repositories[repository][item["value"]["path"]] = content
-        url = f"http://{self.headers['Host']}/{repository}/commit/{'a' * 40}"
-        self.answer(
-            200, {"commitUrl": url, "commitOid": "a" * 40, "success": True, "hookOutput": ""}
-        )
-
-    def answer(self, status: int, content: object) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None: ...
+from ft_core.hub.testing import Shelf, serve
 
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Shelf]:
     state = Shelf()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (Handler,), {"shelf": state}))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve(state) as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        yield state
 
 
 @pytest.fixture
