@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from turns import run_in_process, turns
 
 VARIANTS = ("ft", "trl", "trl tuned")
 METHODS = ("dpo", "orpo", "cpo", "kto")
@@ -91,13 +91,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "job.json"
         file.write_text(json.dumps({name: getattr(job, name) for name in Job.__slots__}))
-        for number in range(arguments.rounds):
-            # Turn the order round so that no variant always runs after the same other.
-            shift = number % len(arguments.variants)
-            for variant in arguments.variants[shift:] + arguments.variants[:shift]:
-                result = run_variant(variant, file)
-                results[variant].append(result)
-                print(f"round {number + 1}: {variant}: {result['seconds']:.1f} s", file=sys.stderr)
+        for number, variant in turns(arguments.variants, arguments.rounds):
+            result = run_in_process(
+                __file__,
+                variant,
+                file,
+                OMP_NUM_THREADS=str(job.threads),
+                TRL_EXPERIMENTAL_SILENCE="1",
+            )
+            results[variant].append(result)
+            print(f"round {number}: {variant}: {result['seconds']:.1f} s", file=sys.stderr)
     show(job, results)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
@@ -154,26 +157,6 @@ def prepare_job(arguments: argparse.Namespace) -> Job:
     )
 
 
-def run_variant(variant: str, job: Path) -> dict[str, Any]:
-    """Run one variant in a fresh process."""
-    with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, __file__, "--worker", variant, str(job), directory]
-        threads = str(json.loads(job.read_text())["threads"])
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": threads,
-            "TOKENIZERS_PARALLELISM": "false",
-            "TRL_EXPERIMENTAL_SILENCE": "1",
-        }
-        ended = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
-        if ended.returncode:
-            raise SystemExit(f"{variant} failed:\n{ended.stderr[-4000:]}")
-        result: dict[str, Any] = json.loads((Path(directory) / "result.json").read_text())
-        return result
-
-
 def run_worker(variant: str, job_file: str, directory: str) -> None:
     """Train one variant in this process and write what it took."""
     import torch
@@ -181,7 +164,6 @@ def run_worker(variant: str, job_file: str, directory: str) -> None:
     job = Job(**json.loads(Path(job_file).read_text()))
     torch.set_num_threads(job.threads)
     torch.manual_seed(42)
-    started = time.perf_counter()
     run = prepare_ft(job, directory) if variant == "ft" else prepare_trl(job, directory, variant)
     ready = time.perf_counter()
     cpu = time.process_time()
@@ -189,7 +171,6 @@ def run_worker(variant: str, job_file: str, directory: str) -> None:
     result = {
         "seconds": time.perf_counter() - ready,
         "cpu_seconds": time.process_time() - cpu,
-        "setup_seconds": ready - started,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "losses": [row["loss"] for row in history if "loss" in row],
         "margins": [row[MARGIN] for row in history if MARGIN in row],

@@ -30,6 +30,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from turns import turns
 
 VARIANTS = ("ft", "ft record", "trl", "trl messages", "per row", "limit")
 ROWS = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca_en_demo.json"
@@ -60,10 +61,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         job = Path(directory) / "job.json"
         job.write_text(json.dumps(prepare_job(arguments)))
-        for number in range(arguments.rounds):
-            shift = number % len(arguments.variants)
-            for variant in arguments.variants[shift:] + arguments.variants[:shift]:
-                results[variant].append(run_variant(variant, job))
+        for _, variant in turns(arguments.variants, arguments.rounds):
+            results[variant].append(run_variant(variant, job))
     show(arguments, results)
     return 0
 

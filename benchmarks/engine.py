@@ -22,7 +22,6 @@ import json
 import os
 import random
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +29,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from turns import run_in_process, turns
 
 VARIANTS = ("ft", "generate", "continuous")
 
@@ -102,17 +103,14 @@ def main() -> int:
         job = prepare_job(arguments, Path(directory))
         file = Path(directory) / "job.json"
         file.write_text(json.dumps(asdict(job)))
-        for number in range(arguments.rounds):
-            # Turn the order round so that no variant always runs after the same other.
-            shift = number % len(variants)
-            for variant in variants[shift:] + variants[:shift]:
-                python = arguments.vllm_python if variant == "vllm" else sys.executable
-                result = run_variant(python, variant, file)
-                rounds[variant].append(result)
-                shown = ", ".join(
-                    f"{clients}: {speed(job, result, clients):.1f}" for clients in job.clients
-                )
-                print(f"round {number + 1}: {variant}: tokens/s {shown}", file=sys.stderr)
+        for number, variant in turns(variants, arguments.rounds):
+            python = arguments.vllm_python if variant == "vllm" else sys.executable
+            result = run_in_process(__file__, variant, file, python=python)
+            rounds[variant].append(result)
+            shown = ", ".join(
+                f"{clients}: {speed(job, result, clients):.1f}" for clients in job.clients
+            )
+            print(f"round {number}: {variant}: tokens/s {shown}", file=sys.stderr)
     show(job, rounds)
     if arguments.json:
         arguments.json.write_text(json.dumps(rounds))
@@ -152,18 +150,7 @@ def prepare_job(arguments: argparse.Namespace, directory: Path) -> Job:
     )
 
 
-def run_variant(python: str, variant: str, file: Path) -> dict[str, Any]:
-    """Run one variant in a process of its own."""
-    output = file.with_name("result.json")
-    command = [python, str(Path(__file__).resolve()), "--worker", variant, str(file), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{variant} failed:\n{done.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(output.read_text())
-    return result
-
-
-def run_worker(variant: str, file: str, output: str) -> None:
+def run_worker(variant: str, file: str, directory: str) -> None:
     """Measure one variant for each number of clients."""
     job = Job(**json.loads(Path(file).read_text()))
     run = {
@@ -175,7 +162,9 @@ def run_worker(variant: str, file: str, output: str) -> None:
     run(job.prompts[:1])
     measured = {clients: asdict(run(job.prompts[:clients])) for clients in job.clients}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    Path(output).write_text(json.dumps({"measured": measured, "memory": memory}))
+    (Path(directory) / "result.json").write_text(
+        json.dumps({"measured": measured, "memory": memory})
+    )
 
 
 def load(job: Job) -> Any:

@@ -26,6 +26,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from turns import turns
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca_en_demo.json"
 
@@ -172,12 +173,10 @@ def main() -> None:
             *(arguments.max_length, arguments.threads, arguments.peers),
         )
         trained = trained_tokens(work, chosen)
-        for number in range(arguments.rounds):
-            shift = number % len(arguments.tools)
-            for name in arguments.tools[shift:] + arguments.tools[:shift]:
-                result = measure(name, work, Path(directory) / f"{number}-{name.replace(' ', '-')}")
-                results[name].append(result)
-                print(f"round {number + 1}: {name}: {result}", file=sys.stderr)
+        for number, name in turns(arguments.tools, arguments.rounds):
+            result = measure(name, work, Path(directory) / f"{number}-{name.replace(' ', '-')}")
+            results[name].append(result)
+            print(f"round {number}: {name}: {result}", file=sys.stderr)
     show(work, trained, results)
 
 

@@ -24,7 +24,6 @@ import json
 import os
 import random
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
+from turns import run_in_process, turns
 
 VARIANTS = ("ft", "trl", "trl tuned", "trl padding-free")
 ROWS = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca_en_demo.json"
@@ -96,16 +96,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "job.json"
         file.write_text(json.dumps({name: getattr(job, name) for name in Job.__slots__}))
-        for number in range(arguments.rounds):
-            # Turn the order round so that no variant always runs after the same other.
-            shift = number % len(arguments.variants)
-            for variant in arguments.variants[shift:] + arguments.variants[:shift]:
-                result = run_variant(variant, file)
-                results[variant].append(result)
-                speed = result["trained_tokens"] / result["seconds"]
-                print(
-                    f"round {number + 1}: {variant}: {speed:.0f} trained tokens/s", file=sys.stderr
-                )
+        for number, variant in turns(arguments.variants, arguments.rounds):
+            result = run_in_process(__file__, variant, file, OMP_NUM_THREADS=str(job.threads))
+            results[variant].append(result)
+            speed = result["trained_tokens"] / result["seconds"]
+            print(f"round {number}: {variant}: {speed:.0f} trained tokens/s", file=sys.stderr)
     show(job, results)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
@@ -157,21 +152,6 @@ def conversations(file: Path, turns: int) -> list[list[tuple[str, str]]]:
         found[-1] += [("user", query), ("assistant", row["output"])]
         left -= 1
     return found
-
-
-def run_variant(variant: str, job: Path) -> dict[str, Any]:
-    """Run one variant in a fresh process."""
-    with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, __file__, "--worker", variant, str(job), directory]
-        threads = str(json.loads(job.read_text())["threads"])
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-        ended = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
-        if ended.returncode:
-            raise SystemExit(f"{variant} failed:\n{ended.stderr[-4000:]}")
-        result: dict[str, Any] = json.loads((Path(directory) / "result.json").read_text())
-        return result
 
 
 def run_worker(variant: str, job_file: str, directory: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from ft_core.arguments.quantized import Bnb4bitArguments
 from ft_core.command.group import ArgumentGroup, flag
 from ft_core.errors import UsageError
 from ft_quant.methods import METHODS, QuantMethod, check_bits
@@ -11,7 +12,7 @@ from ft_quant.methods import METHODS, QuantMethod, check_bits
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
-class QuantizeArguments(ArgumentGroup):
+class QuantizeArguments(Bnb4bitArguments):
     """Weights in few bits on disk."""
 
     title: ClassVar[str] = "quantizing"
@@ -51,20 +52,6 @@ class QuantizeArguments(ArgumentGroup):
 
     hqq_dynamic_config_path: str | None = None
     """Settings of hqq for loading a model; has no effect on exporting."""
-
-    bnb_4bit_comp_dtype: Literal["AUTO", "fp16", "bf16", "fp32"] = flag(
-        "AUTO", aliases=("bnb_4bit_compute_dtype",)
-    )
-    """Data type that 4-bit weights of bnb are multiplied in; AUTO takes that of the model."""
-
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
-    """Values that a 4-bit weight of bnb can have."""
-
-    bnb_4bit_use_double_quant: bool = True
-    """Quantize the scales of 4-bit weights of bnb too."""
-
-    bnb_4bit_quant_storage: Literal["uint8", "float16", "bfloat16", "float32"] | None = None
-    """Data type that packed 4-bit weights of bnb are stored as; none is uint8."""
 
     def check(self, given: frozenset[str]) -> None:
         """Refuse bits that the method doesn't have, and settings of other methods."""

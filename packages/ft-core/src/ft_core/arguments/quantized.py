@@ -13,7 +13,27 @@ from ft_core.models.quantization import METHODS, Method, Quantization, check_bit
 _LAYER_KEYS = {"nbits": int, "group_size": int, "axis": int, "view_as_float": bool}
 
 
-class QuantizationArguments(ArgumentGroup):
+class Bnb4bitArguments(ArgumentGroup):
+    """How bitsandbytes stores weights of 4 bit: while a model is loaded, and in one that is exported."""
+
+    title: ClassVar[str] = "weights of 4 bit"
+
+    bnb_4bit_comp_dtype: Literal["AUTO", "fp16", "bf16", "fp32"] = flag(
+        "AUTO", aliases=("bnb_4bit_compute_dtype",)
+    )
+    """Data type that 4-bit weights of bnb are multiplied in; AUTO takes that of the model."""
+
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """Values that a 4-bit weight of bnb can have."""
+
+    bnb_4bit_use_double_quant: bool = True
+    """Quantize the scales of 4-bit weights of bnb too."""
+
+    bnb_4bit_quant_storage: Literal["uint8", "float16", "bfloat16", "float32"] | None = None
+    """Data type that packed 4-bit weights of bnb are stored as, which sharded training needs to be dtype; none is uint8."""
+
+
+class QuantizationArguments(Bnb4bitArguments):
     """Weights in few bits, to save memory; adapters can be trained on top of them (QLoRA)."""
 
     title: ClassVar[str] = "quantized loading"
@@ -29,20 +49,6 @@ class QuantizationArguments(ArgumentGroup):
 
     hqq_dynamic_config_path: str | None = None
     """Settings of hqq for kinds of layers: JSON or a JSON file like {"self_attn.q_proj": {"nbits": 4, "group_size": 64}}; the others take quantization_bit."""
-
-    bnb_4bit_comp_dtype: Literal["AUTO", "fp16", "bf16", "fp32"] = flag(
-        "AUTO", aliases=("bnb_4bit_compute_dtype",)
-    )
-    """Data type that 4-bit weights of bnb are multiplied in; AUTO takes dtype."""
-
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
-    """Values that a 4-bit weight of bnb can have."""
-
-    bnb_4bit_use_double_quant: bool = True
-    """Quantize the scales of 4-bit weights of bnb too."""
-
-    bnb_4bit_quant_storage: Literal["uint8", "float16", "bfloat16", "float32"] | None = None
-    """Data type that packed 4-bit weights of bnb are stored as, which sharded training needs to be dtype; none is uint8."""
 
     def check(self, given: frozenset[str]) -> None:
         """Refuse methods, bits and settings that don't go together."""
