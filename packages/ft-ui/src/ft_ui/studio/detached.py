@@ -6,6 +6,7 @@ It is a process of its own, so that a job outlives the studio and its exit code 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ def main(directory: Path) -> int:
     """Run the command of ``job.json`` with its output in ``log.txt``."""
     file = directory / JOB_FILE
     job: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    job |= {"watcher": os.getpid(), "watcher_start": process_start(os.getpid())}
+    write_json(file, job)
     # A signal to this process must not lose the exit code of the command, which gets its own. What is
     # handled, unlike what is ignored, is not passed on to the command.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

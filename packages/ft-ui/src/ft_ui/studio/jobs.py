@@ -69,13 +69,17 @@ class Job:
             return "stopped" if code in (130, -signal.SIGTERM, -signal.SIGINT, -9) else "failed"
         if self.alive:
             return "running"
-        if "pid" not in self.data and self._watched():
-            return "starting"
+        begun = "pid" in self.data
+        if self._watched(begun):  # what ended a moment ago has its exit code soon
+            return "running" if begun else "starting"
         return "lost"
 
-    def _watched(self) -> bool:
-        watcher, started = self.data.get("watcher"), self.data.get("watcher_start")
-        return watcher is None or process_start(watcher) == started
+    def _watched(self, begun: bool) -> bool:
+        """Whether there is, or will be, a process that writes down how the command ends."""
+        watcher = self.data.get("watcher")
+        if watcher is None:
+            return not begun
+        return process_start(watcher) == self.data["watcher_start"]
 
     def log(self, limit: int = 40_000) -> str:
         """Return the end of its output, with progress bars at their last state."""
