@@ -83,7 +83,9 @@ def test_a_step_follows_the_papers_definition(kind: Any, shape: tuple[int, int])
     before, gradient = weight.detach().clone(), torch.randn(shape)
     weight.grad = gradient
     settings = GaLoreSettings(rank=3, scale=0.5, proj_type=kind)
-    optimizer = GaLoreAdamW([{"params": [weight], "galore": settings}], lr=0.1)
+    # Projected from both sides a gradient is diagonal but for rounding errors, which must not count.
+    eps = 1e-2
+    optimizer = GaLoreAdamW([{"params": [weight], "galore": settings}], lr=0.1, eps=eps)
     optimizer.step()
     u, _, vh = torch.linalg.svd(gradient, full_matrices=False)
     rows = {"left": True, "right": False, "full": True}.get(
@@ -93,7 +95,7 @@ def test_a_step_follows_the_papers_definition(kind: Any, shape: tuple[int, int])
     low = u[:, :3].T @ gradient if rows else gradient
     low = low @ vh[:3].T if columns else low
     # Adam's first step is the sign of what it sees, up to eps.
-    update = low / (low.abs() + 1e-8)
+    update = low / (low.abs() + eps)
     update = u[:, :3] @ update if rows else update
     update = update @ vh[:3] if columns else update
     torch.testing.assert_close(weight.detach(), before - 0.1 * 0.5 * update, rtol=1e-3, atol=3e-4)
