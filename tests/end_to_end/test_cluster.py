@@ -71,7 +71,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert done.returncode != 0 and "set MODEL to" in done.stderr
 
 
-@pytest.mark.accept
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_the_launch_line_runs_on_two_nodes(model: Path, rows: Path, tmp_path: Path) -> None:
     """Two nodes of one process each, both on this machine; then as if the job were started again."""
     words = (

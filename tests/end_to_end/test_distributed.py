@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from ft_train.resume import check_resumable
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 
 def ft(

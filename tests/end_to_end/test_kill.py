@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytestmark = [pytest.mark.accept]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kills")]
 
 WORKER = Path(__file__).with_name("kill_worker.py")
 ROWS, ROWS_A_STEP, STEPS = 17, 2, 12

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ft_core.errors import ModelError
 from ft_core.testing import tiny_model
 from ft_train.resume import check_resumable
 
-pytestmark = [pytest.mark.accept]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 WORKER = Path(__file__).with_name("trainer_worker.py")
 WRAPPED = {
@@ -31,13 +30,13 @@ WRAPPED = {
     "offload": "ZeRO-3",
     "fsdp": "FSDP2",
 }
-Trained = Callable[..., Path]
+KINDS = ("full", "lora")
 
 
-def torchrun(processes: int, out: Path, model: Path, kind: str, *words: str) -> None:
+def torchrun(processes: int, out: Path, model: Path, *words: str) -> None:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc_per_node", str(processes), str(WORKER), str(out), str(model), kind, *words),
+        *("--nproc_per_node", str(processes), str(WORKER), str(out), str(model), *words),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -59,37 +58,41 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
-@pytest.fixture(scope="module", params=["full", "lora"])
-def runs(
-    request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Path]:
+@pytest.fixture(scope="module")
+def runs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process; two, divided in each way, each gone on with from its first checkpoint."""
-    out = tmp_path_factory.mktemp(request.param)
-    torchrun(1, out / "one", model, request.param, "plain:")
-    ways = [word for name in WRAPPED for word in (f"{name}:", f"{name}:{out / 'two' / name}")]
-    torchrun(2, out / "two", model, request.param, *ways)
-    return request.param, out
+    out = tmp_path_factory.mktemp("runs")
+    torchrun(1, out / "one", model, *(f"{kind}:plain:" for kind in KINDS))
+    two = [
+        f"{kind}:{way}:{before}"
+        for kind in KINDS
+        for way in WRAPPED
+        for before in ("", out / "two" / kind / way)
+    ]
+    torchrun(2, out / "two", model, *two)
+    return out
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WRAPPED)
-def test_two_processes_are_as_one(runs: tuple[str, Path], way: str) -> None:
-    _, out = runs
-    one, two = facts(out / "one" / "plain"), facts(out / "two" / way)
+def test_two_processes_are_as_one(runs: Path, way: str, kind: str) -> None:
+    straight, divided = runs / "one" / kind / "plain", runs / "two" / kind / way
+    one, two = facts(straight), facts(divided)
     assert two["wrapped"] == WRAPPED[way]
     for name in ("losses", "evaluations"):
         assert two[name] == pytest.approx(one[name], rel=1e-5), name
     assert two["norms"] == pytest.approx(one["norms"], rel=1e-4)
     assert len(two["losses"]) == 4 and len(two["evaluations"]) == 2
-    expected, found = weights(out / "one" / "plain", 4), weights(out / "two" / way, 4)
+    expected, found = weights(straight, 4), weights(divided, 4)
     assert set(found) == set(expected)
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WRAPPED)
-def test_a_divided_run_goes_on_where_it_was(runs: tuple[str, Path], way: str) -> None:
-    _, out = runs
-    straight, continued = out / "two" / way, out / "two" / f"{way}-continued"
+def test_a_divided_run_goes_on_where_it_was(runs: Path, way: str, kind: str) -> None:
+    straight, continued = (runs / "two" / kind / name for name in (way, f"{way}-continued"))
     assert facts(continued)["losses"] == facts(straight)["losses"]
     # ZeRO-3 adds up the norm of the gradient in an order that depends on the steps it has seen.
     room = {"rtol": 1e-5, "atol": 2e-6} if WRAPPED[way] == "ZeRO-3" else {"rtol": 0, "atol": 0}
@@ -97,12 +100,13 @@ def test_a_divided_run_goes_on_where_it_was(runs: tuple[str, Path], way: str) ->
         torch.testing.assert_close(weights(continued, 4)[name], weight, **room)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", ["zero2", "zero3"])
 def test_parts_of_deepspeed_are_put_together(
-    runs: tuple[str, Path], way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, way: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, out = runs
-    checkpoint = Path(shutil.copytree(out / "two" / way / "checkpoint-4", tmp_path / "c"))
+    checkpoint = tmp_path / "c"
+    shutil.copytree(runs / "two" / kind / way / "checkpoint-4", checkpoint)
     check_resumable(checkpoint)
     (file,) = checkpoint.glob("*.safetensors")
     expected = load_file(file)
@@ -117,13 +121,13 @@ def test_parts_of_deepspeed_are_put_together(
 
 
 def test_fewer_processes_go_on_where_the_backend_can(
-    runs: tuple[str, Path], model: Path, tmp_path: Path
+    runs: Path, model: Path, tmp_path: Path
 ) -> None:
-    kind, out = runs
-    ways = ("plain", "fsdp")
-    torchrun(1, tmp_path, model, kind, *(f"{way}:{out / 'two' / way}" for way in ways))
+    ways = [f"{kind}/{way}" for kind in KINDS for way in ("plain", "fsdp")]
+    words = [f"{way.replace('/', ':')}:{runs / 'two' / way}" for way in ways]
+    torchrun(1, tmp_path, model, *words)
     for way in ways:
-        one, two = facts(tmp_path / f"{way}-continued"), facts(out / "two" / way)
+        one, two = facts(tmp_path / f"{way}-continued"), facts(runs / "two" / way)
         assert one["losses"] == pytest.approx(two["losses"], rel=1e-5)
 
 

@@ -102,15 +102,15 @@ def facts(result: TrainResult) -> dict[str, Any]:
 
 
 def main() -> None:
-    out, base, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    out, base = Path(sys.argv[1]), Path(sys.argv[2])
     with process_group(Division()):
-        for name, resumed in (word.split(":") for word in sys.argv[4:]):
-            directory = out / name
+        for kind, name, resumed in (word.split(":") for word in sys.argv[3:]):
+            directory = out / kind / name
             if not resumed:
                 found = facts(run(directory, base, kind, name))
             else:
                 # In a directory of its own, as if the first run had been stopped there.
-                directory = out / f"{name}-continued"
+                directory = out / kind / f"{name}-continued"
                 checkpoint = directory / "checkpoint-2"
                 if is_main():
                     shutil.copytree(Path(resumed) / "checkpoint-2", checkpoint)

@@ -193,8 +193,13 @@ BACKWARD_OPTIONS: Mapping[bool, Mapping[str, Any]] = {False: {}, True: {"scale_w
 
 
 def forget_deepspeed() -> None:
-    """Let models that are loaded from now on be whole: transformers divides them while a ZeRO-3 run is remembered."""
+    """Let what comes after a run in this process be without DeepSpeed, which else goes on by itself.
+
+    transformers divides models that it loads while a ZeRO-3 run is remembered, and accelerate leaves a variable in
+    the environment by which every later trainer would take DeepSpeed.
+    """
     unset_hf_deepspeed_config()
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
 
 
 def mark_as_divided(trainer: Trainer) -> None:
