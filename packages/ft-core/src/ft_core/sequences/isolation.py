@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_utils import set_zero3_state
 
 from ft_core.errors import ModelError
 from ft_core.sequences import attention
@@ -53,7 +54,8 @@ def layout_for(model: torch.nn.Module) -> Layout:
     """Return how to batch documents for ``model``; probed once for each configuration."""
     inner = language_model(model)
     # Remote code and adapters may subclass; the configuration decides what is built.
-    text = json.dumps(inner.config.to_dict(), sort_keys=True, default=str)
+    values = {**inner.config.to_dict(), "use_cache": False}  # which trainers switch off on the way
+    text = json.dumps(values, sort_keys=True, default=str)
     implementation = str(inner.config._attn_implementation)
     native = "sdpa" if implementation.startswith(("flash", attention.NAME)) else implementation
     return _probe(_Subject(_class_of(inner), inner.config, text), native)
@@ -135,7 +137,8 @@ def tiny_copy(
                 size = sum(p.numel() for p in model_class(small).parameters())
             if size > _MOST_PARAMETERS:
                 continue
-            with torch.random.fork_rng(devices=[]):
+            # Else transformers would divide the copy over processes too, while a ZeRO-3 run is remembered.
+            with torch.random.fork_rng(devices=[]), set_zero3_state():
                 torch.manual_seed(0)
                 model: PreTrainedModel = model_class._from_config(
                     small, attn_implementation=implementation, dtype=torch.float32
