@@ -12,10 +12,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from ft_train.resume import check_resumable
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("processes"),
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled"),
+]
 
 
 def ft(
@@ -70,11 +76,12 @@ def one(model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> li
     ("flags", "accumulation", "wrapped"),
     [
         ((), 1, "DDP"),
+        (("--deepspeed", "default-zero2"), 1, "ZeRO-2"),
         (("--deepspeed", "default-zero3"), 1, "ZeRO-3"),
         (("--fsdp", "full_shard"), 1, "FSDP2"),
         (("--sequence_parallel_size", 2), 2, "DDP"),
     ],
-    ids=["ddp", "zero3", "fsdp", "sequence"],
+    ids=["ddp", "zero2", "zero3", "fsdp", "sequence"],
 )
 def test_two_processes_are_one_run(
     one: list[float],
@@ -96,20 +103,36 @@ def test_two_processes_are_one_run(
     assert done.stdout.count("run directory:") == 1, "only the first process speaks"
     (checkpoint,) = tmp_path.glob("*/v*/checkpoint-4")
     assert (checkpoint / "adapter_model.safetensors").is_file()
-    if wrapped != "ZeRO-3":
-        return
-    # merge-lora and infer take a checkpoint of parts only, as other programs write it.
-    there = checkpoint.with_name("checkpoint-4-merged")
+    if wrapped in ("ZeRO-3", "FSDP2"):
+        check_parts_are_read(checkpoint, rows, tmp_path)
+
+
+def check_parts_are_read(checkpoint: Path, rows: Path, tmp_path: Path) -> None:
+    """Check that merge-lora and infer take a checkpoint of parts only, as other programs write it."""
+    merged = checkpoint.with_name("checkpoint-4-merged")
     ft("merge-lora", "--ckpt_dir", checkpoint)
-    there.rename(tmp_path / "expected")
+    expected = load_file(merged.rename(tmp_path / "expected") / "model.safetensors")
+    weights = load_file(checkpoint / "adapter_model.safetensors")
+    if not (
+        checkpoint / "latest"
+    ).is_file():  # without parts of DeepSpeed: as accelerate writes FSDP's
+        named = {name.replace(".weight", ".default.weight"): item for name, item in weights.items()}
+        writer = FileSystemWriter(checkpoint / "pytorch_model_fsdp_0")
+        save({"model": named}, storage_writer=writer, no_dist=True)
     (checkpoint / "adapter_model.safetensors").unlink()
-    ft("merge-lora", "--ckpt_dir", checkpoint)
-    there.rename(tmp_path / "merged")
-    expected, merged = (
-        load_file(tmp_path / name / "model.safetensors") for name in ("expected", "merged")
-    )
+    said = ft("merge-lora", "--ckpt_dir", checkpoint).stderr
+    assert "putting together the parts" in said
+    found = load_file(merged / "model.safetensors")
     for name, weight in expected.items():
-        torch.testing.assert_close(merged[name], weight)
+        torch.testing.assert_close(found[name], weight)
+    (checkpoint / "adapter_model.safetensors").unlink()
+    said = ft(
+        "infer", "--ckpt_dir", checkpoint, "--val_dataset", rows, "--max_new_tokens", 2
+    ).stderr
+    assert "putting together the parts" in said
+    (answers,) = (checkpoint / "infer_result").glob("*.jsonl")
+    lines = answers.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 10 and all("response" in json.loads(line) for line in lines)
 
 
 def test_a_signal_saves_a_checkpoint_of_all(model: Path, rows: Path, tmp_path: Path) -> None:

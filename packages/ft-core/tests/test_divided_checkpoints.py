@@ -60,7 +60,8 @@ def test_a_model_is_put_together(
     assert not [item for item in whole.iterdir() if item.name.startswith(".")]
 
 
-def test_an_adapter_is_put_together(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["with its model", "alone"])
+def test_an_adapter_is_put_together(whole: Path, tmp_path: Path, alone: bool) -> None:
     tuner = TUNERS.get("lora")
     settings = LoraSettings(rank=2, modules_to_save=("lm_head",))
     model = tuner.apply(load_model(whole, dtype=torch.float32), settings)
@@ -68,7 +69,7 @@ def test_an_adapter_is_put_together(whole: Path, tmp_path: Path) -> None:
         tuner.save(model, directory)
     checkpoint = tmp_path / "run" / "checkpoint-3"
     expected = load_file(checkpoint / "adapter_model.safetensors")
-    divide(checkpoint, model.state_dict())
+    divide(checkpoint, expected if alone else model.state_dict())
     assert open_checkpoint(checkpoint).kind == "lora"
     found = load_file(checkpoint / "adapter_model.safetensors")
     assert set(found) == set(expected)

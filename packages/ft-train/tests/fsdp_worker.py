@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from ft_core.models.loading import load_model
 from ft_core.tuners import TUNERS, FullSettings, LoraSettings
@@ -64,6 +65,8 @@ def main() -> None:
         if dist.get_rank() == 0:
             tuner.save(model, out)
     dist.barrier()
+    # As accelerate writes a model in parts.
+    save({"model": model.state_dict()}, checkpoint_id=out / "parts" / "pytorch_model_fsdp_0")
     more = steps(model, optimizer, 2)
     _, again, optimizer = made(directory, kind, words, out)
     load_optimizer(again, optimizer, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from ft_core.checkpoints import open_checkpoint
 from ft_core.errors import UsageError
 from ft_core.testing import tiny_model
 from ft_train.distributed.deepspeed_config import PRESETS, for_device, read_deepspeed, stage_of
@@ -44,6 +47,15 @@ def test_a_divided_model_learns_saves_and_continues_like_a_whole_one(
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
     assert two["losses"][-1] < two["losses"][0] - 0.05
     assert two["continued"] == two["more"]  # to the bit
+    parts = tmp_path / "two" / "parts"
+    for config in (tmp_path / "two").glob("*config.json"):
+        shutil.copy(config, parts)
+    assert open_checkpoint(parts).kind == kind
+    (written,), (whole,) = (item.glob("*.safetensors") for item in (parts, tmp_path / "two"))
+    expected, found = load_file(whole), load_file(written)
+    assert set(found) == set(expected)
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight), name
     if kind == "full":
         plain = [
             AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict()

@@ -154,10 +154,24 @@ def _of_deepspeed(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
         ) from error
     lazy: dict[str, Any] = get_fp32_state_dict_from_zero_checkpoint(str(directory), lazy_mode=True)
     seen: set[int] = set()
-    for name, item in lazy.items():
+    for name in _wanted(directory, lazy):
+        item = lazy[name]
         if id(item) not in seen:  # tied weights are one item by two names
             seen.add(id(item))
             yield name, item.contiguous()
+
+
+def _wanted(directory: Path, names: Iterable[str]) -> list[str]:
+    """Return the names of what a checkpoint holds: of an adapter's model the adapter, which peft calls ``default``.
+
+    Parts of an adapter alone (accelerate's ``adapter_only``) have no such mark, and no layers under it.
+    """
+    found = list(names)
+    if not (directory / "adapter_config.json").is_file():
+        return found
+    marked = [name for name in found if ".default" in name]
+    whole = any(".base_layer." in name for name in found)
+    return marked if marked or whole else found
 
 
 def _of_fsdp(parts: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -166,8 +180,9 @@ def _of_fsdp(parts: Path) -> Iterator[tuple[str, torch.Tensor]]:
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader = FileSystemReader(parts)
-    for name, item in reader.read_metadata().state_dict_metadata.items():
+    found = FileSystemReader(parts).read_metadata().state_dict_metadata
+    for name in _wanted(parts.parent, found):
+        item = found[name]
         if isinstance(item, TensorStorageMetadata):
             state = {name: torch.empty(item.size, dtype=item.properties.dtype)}
             with warnings.catch_warnings():
@@ -192,8 +207,6 @@ def _write(directory: Path, tensors: Iterator[tuple[str, torch.Tensor]]) -> None
         held: dict[str, torch.Tensor] = {}
         size = number = 0
         for name, tensor in tensors:
-            if adapter and ".default" not in name:  # peft's name of the adapter that is trained
-                continue
             key = name.replace(".modules_to_save.default", "").replace(".default", "")
             if held and size + tensor.nbytes > SHARD_BYTES and not adapter:
                 save_file(held, scratch / f"{number}", metadata={"format": "pt"})
