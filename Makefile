@@ -37,10 +37,11 @@ quick: setup ## The tests that take minutes, in parallel.
 slow: setup ## Real model, several processes, builds.
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m "slow and not gpu and not accept" -q
 
-lint: setup types ## ruff, import-linter and the type checker.
+lint: setup types ## ruff, import-linter, shellcheck and the type checker.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/shellcheck .ci/run scripts/*.sh examples/cluster/*.sh examples/cluster/*.sbatch
 
 types: setup
 	$(BIN)/mypy $(foreach d,$(wildcard packages/*),$(d)/src)

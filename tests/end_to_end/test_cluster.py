@@ -25,6 +25,9 @@ INPUT = ("MODEL", "DATASET", "OUTPUT")
 def test_scripts_parse_and_stop_at_errors(name: str) -> None:
     script = CLUSTER / name
     subprocess.run(["bash", "-n", str(script)], check=True)
+    linter = Path(sys.executable).with_name("shellcheck")
+    linted = subprocess.run([linter, script], capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout
     text = script.read_text(encoding="utf-8")
     assert text.startswith("#!/usr/bin/env bash\n")
     assert "\nset -euo pipefail\n" in text
