@@ -60,6 +60,7 @@ def words(method: str, model: Path, rows: Path, output: Path, *more: object) -> 
         "logging_steps": 1,
         "sample_answers": 1,
         "lora_dropout": 0,
+        "dtype": "fp32",
         "dataloader_num_workers": 0,
     }
     flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]

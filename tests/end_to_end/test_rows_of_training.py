@@ -46,6 +46,27 @@ def test_training_finds_what_was_encoded_ahead(ft: Ft, model: Path, tmp_path: Pa
     assert "from the cache" not in other.stderr
 
 
+@pytest.mark.parametrize("packing", ["false", "true"])
+def test_micro_batches_are_joined_where_memory_suffices(
+    ft: Ft, model: Path, tmp_path: Path, packing: str
+) -> None:
+    rows = write(tmp_path / "rows.jsonl", 40)
+    common = (
+        *("sft", "--model_id_or_path", model, "--dataset", rows, "--packing", packing),
+        *("--max_length", 60, "--lora_dropout", 0, "--dtype", "fp32", "--learning_rate", 1e-2),
+        *("--num_train_epochs", 2, "--logging_steps", 1, "--report_to", "none"),
+    )
+    joined = ft(*common, "--output_dir", tmp_path / "joined")
+    assert "16 micro-batches of 1 at once" in joined.stderr
+    cut = ft(*common, "--output_dir", tmp_path / "cut", "--join_micro_batches", "false")
+    assert "at once" not in cut.stderr
+    found, expected = (
+        [row["loss"] for row in log_of(tmp_path / name) if "loss" in row]
+        for name in ("joined", "cut")
+    )
+    assert len(found) >= 2 and found == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("extra", [(), ("--lazy_tokenize", "true"), ("--packing", "true")])
 def test_the_loss_of_each_data_set_is_logged(
     ft: Ft, model: Path, tmp_path: Path, extra: tuple[object, ...]

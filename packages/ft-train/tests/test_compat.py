@@ -55,7 +55,7 @@ def test_renamed_flags_are_flags_of_ft_and_their_new_names_are_transformers(flag
 def test_every_flag_of_training_is_a_field_or_known_to_be_otherwise():
     own = {
         *("add_output_dir_suffix", "resume_only_model", "early_stopping_patience"),
-        *("early_stopping_threshold", "sample_answers"),
+        *("early_stopping_threshold", "sample_answers", "join_micro_batches"),
     }
     assert FLAGS - FIELDS - set(RENAMED) == own
 

@@ -76,6 +76,41 @@ def test_a_found_batch_size_is_kept_when_the_run_goes_on(lab):
     assert (resumed.batch_size, resumed.global_step) == (2, 4)
 
 
+def test_micro_batches_are_joined_and_keep_the_rows_of_a_step(lab):
+    plan = lab.plan(batch_size=2, gradient_accumulation_steps=6)
+    assert not plan.is_joined
+    joined = plan.joined()
+    assert [(item.batch_size, item.gradient_accumulation_steps) for item in joined] == [
+        (12, 1),
+        (6, 2),
+        (4, 3),
+    ]
+    assert all(item.is_joined and item.rows_per_step == 12 for item in joined)
+    assert "3 micro-batches of 2 at once" in joined[1].reasons["batch_size"]
+
+
+def test_a_run_goes_on_with_the_micro_batches_it_chose(lab, same_weights):
+    plan = lab.plan(
+        batch_size=1,
+        gradient_accumulation_steps=4,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        save_strategy="steps",
+        save_steps=2,
+    )
+    halves, all_at_once = plan.joined()[1], plan.joined()[0]
+    expected = lab.model(attention_dropout=0.2)
+    lab.run(expected, halves, name="straight")
+    model = lab.model(attention_dropout=0.2)
+    first = lab.run(model, replace(halves, steps=2))
+    found = AutoModelForCausalLM.from_pretrained(
+        first.last_checkpoint, dtype=torch.float32, attention_dropout=0.2
+    )
+    resumed = lab.run(found, all_at_once, resume=first.last_checkpoint)
+    assert resumed.batch_size == 2
+    same_weights(found, expected)
+
+
 def test_when_one_row_is_too_much_the_error_says_what_helps(lab):
     estimate = MemoryEstimate(
         weights=10 * GIB,
@@ -108,6 +143,8 @@ def test_advice_leaves_out_what_is_done_already(lab):
     plan = lab.plan(batch_size=4, gradient_checkpointing=True, optim="adamw_8bit", device="cuda")
     found = [item.flag for item in memory_savings(estimate, plan, "lora")]
     assert found == ["--quantization_bit 4", "half the --max_length", "--batch_size 2"]
+    joined = memory_savings(estimate, plan.joined()[0], "lora")
+    assert "--join_micro_batches false" in [item.flag for item in joined]
 
 
 def test_without_an_estimate_the_advice_is_general(lab):

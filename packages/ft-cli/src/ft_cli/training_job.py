@@ -68,9 +68,8 @@ class TrainingJob:
         from ft_core.tuners import count_parameters
 
         model = self.shapes()
-        estimate = self.estimate(model)
         show_sample(self.prepared.chosen.template, self.data)
-        plan = self.plan(estimate)
+        plan, estimate = self.settle(model)
         self.explain(plan, estimate)
         to_stderr(self.duration(model, plan).line())
         to_stderr(str(count_parameters(model)))
@@ -85,8 +84,7 @@ class TrainingJob:
         from ft_train import Extras, limit_gpu_memory, train
         from ft_train.tuning import tuning_of
 
-        estimate = self.estimate(self.shapes())
-        plan = self.plan(estimate)
+        plan, estimate = self.settle(self.shapes())
         self.explain(plan, estimate)
         pushing = self.pushing(run)
         limit_gpu_memory(plan.gpu_memory_fraction, self.how.device)
@@ -162,20 +160,34 @@ class TrainingJob:
 
         run_on_rows(model, self.recipe, self.data.train_data())
 
-    def estimate(self, model: PreTrainedModel) -> MemoryEstimate:
-        """Estimate the memory of the run."""
-        from ft_core.models.memory import estimate_training
+    def settle(self, model: PreTrainedModel) -> tuple[TrainingPlan, MemoryEstimate]:
+        """Settle every value of the run, with the memory it needs."""
+        from ft_cli.joining import join
         from ft_train import accumulation_steps
 
+        def estimate(plan: TrainingPlan) -> MemoryEstimate:
+            return self.estimate(model, plan.batch_size, plan.gradient_accumulation_steps)
+
         training = self.invocation.get(TrainingArguments)
-        tokens, trained = self.data.largest(training.batch_size)
+        steps = accumulation_steps(training, self.readers())
+        plan = self.plan(self.estimate(model, training.batch_size, steps))
+        plan = join(self, model, plan, estimate)
+        return plan, estimate(plan)
+
+    def estimate(
+        self, model: PreTrainedModel, batch_size: int, accumulation: int
+    ) -> MemoryEstimate:
+        """Estimate the memory of micro-batches of so many rows, so many a step."""
+        from ft_core.models.memory import estimate_training
+
+        tokens, trained = self.data.largest(batch_size)
         return estimate_training(
             model,
             tokens=tokens,
             trained=trained,
             device=self.how.device,
             weight_bits=self.how.weight_bits,
-            accumulates=accumulation_steps(training, self.readers()) > 1,
+            accumulates=accumulation > 1,
         )
 
     def duration(self, model: PreTrainedModel, plan: TrainingPlan) -> Duration:
@@ -194,7 +206,7 @@ class TrainingJob:
         )
 
     def plan(self, estimate: MemoryEstimate) -> TrainingPlan:
-        """Settle every value of the run."""
+        """Settle every value of the run, with the micro-batches that were asked for."""
         from ft_train import derive
 
         data = self.data.train_data()

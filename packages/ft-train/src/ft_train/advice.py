@@ -35,7 +35,8 @@ def memory_savings(estimate: MemoryEstimate, plan: TrainingPlan, tuner: str) -> 
     found = [Saving("half the --max_length", batch // 2)]
     if (smaller := plan.with_fewer_rows()) is not None:
         share = 1 - smaller.batch_size / plan.batch_size
-        found.append(Saving(f"--batch_size {smaller.batch_size}", round(batch * share)))
+        flag = "join_micro_batches false" if plan.is_joined else f"batch_size {smaller.batch_size}"
+        found.append(Saving(f"--{flag}", round(batch * share)))
     if not plan.gradient_checkpointing:
         saved = estimate.activations - estimate.recomputed
         found.append(Saving("--gradient_checkpointing true", saved))

@@ -59,6 +59,9 @@ class TrainingArguments(ArgumentGroup):
     gradient_accumulation_steps: int | None = flag(None, ge=1, aliases=("acc_steps",))
     """Forward passes of one optimizer step; none makes a step about 16 rows over all devices."""
 
+    join_micro_batches: bool = True
+    """Compute several micro-batches of a step at once where memory suffices; only speed and rounding change."""
+
     num_train_epochs: float = flag(1, gt=0)
     """How often every row is trained on."""
 

@@ -62,8 +62,8 @@ def until_it_fits(
 
 
 def as_resumed(plan: TrainingPlan, checkpoint: Path | None) -> TrainingPlan:
-    """Return the plan with the batch size that an earlier search found, when its run goes on."""
-    if checkpoint is None or not plan.auto_find_batch_size:
+    """Return the plan with the batch size that its run has found or chosen, when that goes on."""
+    if checkpoint is None or not (plan.auto_find_batch_size or plan.is_joined):
         return plan
     found = json.loads((checkpoint / RUN_STATE_FILE).read_text(encoding="utf-8"))["batch_size"]
     candidate: TrainingPlan | None = plan

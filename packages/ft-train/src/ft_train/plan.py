@@ -18,6 +18,8 @@ MixedPrecision = Literal["no", "bf16", "fp16"]
 
 T = TypeVar("T")
 
+_AS_TRAINED = "as batch_size"
+
 ROWS_PER_STEP = 16
 """Rows an optimizer step sees over all devices when ``gradient_accumulation_steps`` is not given."""
 
@@ -112,6 +114,25 @@ class TrainingPlan:
             gradient_accumulation_steps=self.gradient_accumulation_steps * times,
         )
 
+    def joined(self) -> list[TrainingPlan]:
+        """Return the plans with larger micro-batches and as many rows a step, the one with the largest first."""
+        steps, size = self.gradient_accumulation_steps, self.batch_size
+        follows = self.reasons.get("eval_batch_size") == _AS_TRAINED
+        found = []
+        for times in (item for item in range(steps, 1, -1) if steps % item == 0):
+            reason = f"{times} micro-batches of {size} at once, for which memory suffices"
+            changed: dict[str, Any] = {"batch_size": size * times, "reasons": {**self.reasons}}
+            changed["reasons"] |= {"batch_size": reason, "gradient_accumulation_steps": reason}
+            if follows:
+                changed["eval_batch_size"] = size * times
+            found.append(replace(self, gradient_accumulation_steps=steps // times, **changed))
+        return found
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether micro-batches are larger than was asked for."""
+        return "batch_size" in self.reasons
+
     def _processes(self) -> str:
         size = self.division.sequence_parallel_size
         split = f", each sequence on {size}" if size > 1 else ""
@@ -202,7 +223,7 @@ def derive(
             "eval_batch_size",
             training.eval_batch_size,
             1 if generates else training.batch_size,
-            "predict_with_generate answers one row at a time" if generates else "as batch_size",
+            "predict_with_generate answers one row at a time" if generates else _AS_TRAINED,
         ),
         gradient_accumulation_steps=accumulation,
         steps_per_epoch=steps_per_epoch,
@@ -373,10 +394,6 @@ def _mixed_precision(device: str, dtype: str) -> MixedPrecision:
 
 
 def _show(value: object) -> str:
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
