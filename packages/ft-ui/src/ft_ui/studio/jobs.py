@@ -79,7 +79,7 @@ class Job:
         watcher = self.data.get("watcher")
         if watcher is None:
             return not begun
-        return process_start(watcher) == self.data["watcher_start"]
+        return bool(process_start(watcher) == self.data["watcher_start"])
 
     def log(self, limit: int = 40_000) -> str:
         """Return the end of its output, with progress bars at their last state."""
