@@ -37,7 +37,7 @@ def raw(port: int, request: bytes) -> tuple[int, str]:
             connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65536):
                 answer += part
-        except (ConnectionResetError, BrokenPipeError):  # it was closed while this side still wrote
+        except OSError:  # it was closed while this side still wrote
             if not answer:
                 return 0, ""
     head, _, body = answer.partition(b"\r\n\r\n")
