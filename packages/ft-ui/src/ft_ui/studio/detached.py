@@ -30,7 +30,8 @@ def main(directory: Path) -> int:
     # handled, unlike what is ignored, is not passed on to the command.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _go_on)
-    with (directory / LOG_FILE).open("ab") as log:
+    # Unbuffered: whoever sees that the job has ended must find the last line too.
+    with (directory / LOG_FILE).open("ab", buffering=0) as log:
         try:
             child = subprocess.Popen(
                 job["argv"],
