@@ -18,7 +18,7 @@ from ft_core.samples import Sample
 from ft_core.templates.template import Template
 from ft_core.testing import tiny_model
 
-pytestmark = [pytest.mark.accept, pytest.mark.xdist_group("align_processes")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("align_processes")]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_two_processes_are_one(
     directory: Path, reference: Path, rows: Path, tmp_path: Path, loss_type: str
 ) -> None:
     one, two = (
-        step(directory, reference, rows, loss_type, tmp_path / f"{ranks}.pt", ranks)
+        step(reference, directory, rows, loss_type, tmp_path / f"{ranks}.pt", ranks)
         for ranks in (1, 2)
     )
     assert one["anchor"] == pytest.approx(two["anchor"], rel=1e-4) != 0
