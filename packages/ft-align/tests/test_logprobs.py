@@ -155,7 +155,7 @@ def test_logits_in_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     model = load(tmp_path)
     whole = answer_logprobs(model, collate_answers(SAMPLES)).sums
     expected = gradients(model, whole.sum())
-    monkeypatch.setattr("ft_align.logprobs.LOGITS_CHUNK_BYTES", 4 * 384 * 5)
+    monkeypatch.setattr("ft_core.sequences.logprobs.CPU_CHUNK_BYTES", 4 * 384 * 5)
     chunked = answer_logprobs(model, collate_answers(SAMPLES)).sums
     torch.testing.assert_close(chunked, whole, rtol=1e-6, atol=1e-5)
     for name, gradient in gradients(model, chunked.sum()).items():

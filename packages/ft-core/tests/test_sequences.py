@@ -170,20 +170,35 @@ def test_logits_are_computed_only_where_there_is_loss(tmp_path):
     assert shapes == [(1, 4, 32)]
 
 
-def test_chunks_change_nothing():
-    logits = torch.randn(10, 50, dtype=torch.float64, requires_grad=True)
-    labels = torch.randint(50, (10,))
-    weights = torch.rand(10)
-    results = []
-    for chunk in (None, 3, 100):
-        value = pick_logprobs(logits, labels, chunk=chunk)
-        (value * weights).sum().backward()
-        results.append((value.detach(), logits.grad.clone()))
-        logits.grad = None
-    expected = logits.detach().log_softmax(-1).gather(1, labels[:, None])[:, 0]
-    for value, gradient in results:
-        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(gradient, results[0][1], rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("chunk", [3 * 4 * 50, 1 << 22])
+@pytest.mark.parametrize("head", ["plain", "capped", "bounded"])
+def test_logprobs_and_gradients_are_those_of_a_log_softmax(monkeypatch, overwrite, chunk, head):
+    monkeypatch.setattr("ft_core.sequences.logprobs.CPU_CHUNK_BYTES", chunk)
+    hidden = torch.randn(10, 8, dtype=torch.float64, requires_grad=True)
+    matrix = torch.randn(50, 8, dtype=torch.float64, requires_grad=True)
+    labels, weights = torch.randint(50, (10,)), torch.rand(10)
+
+    def logits() -> torch.Tensor:
+        scores = torch.nn.functional.linear(hidden[None], matrix).squeeze(0)
+        if head == "capped":  # as Gemma 2's
+            return torch.tanh(scores / 3) * 3
+        return torch.tanh(scores) if head == "bounded" else scores
+
+    expected = logits().log_softmax(-1).gather(1, labels[:, None])[:, 0]
+    slopes = torch.autograd.grad((expected * weights).sum(), (hidden, matrix))
+    picked = pick_logprobs(logits(), labels, overwrite=overwrite)
+    torch.testing.assert_close(picked, expected)
+    found = torch.autograd.grad((picked * weights).sum(), (hidden, matrix))
+    torch.testing.assert_close(found, slopes)
+
+
+def test_overwritten_logits_have_no_second_gradient():
+    logits = torch.randn(4, 9, requires_grad=True) * 2
+    picked = pick_logprobs(logits, torch.tensor([1, 2, 3, 4]), overwrite=True).sum()
+    picked.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="taken the place"):
+        picked.backward()
 
 
 def test_a_model_that_mixes_joined_rows_is_padded():

@@ -12,9 +12,6 @@ from ft_core.recipe import Batch
 from ft_core.samples import Sample
 from ft_core.sequences import join, pick_logprobs, token_logits
 
-LOGITS_CHUNK_BYTES = 1 << 28
-"""Above this size the float32 logits of a micro-batch are not held at once."""
-
 
 @dataclass(frozen=True, slots=True)
 class AnswerLogprobs:
@@ -77,9 +74,7 @@ def answer_logprobs(model: torch.nn.Module, batch: Batch) -> AnswerLogprobs:
     laid_out = batch
     if "attention" not in batch and shares_prompts(model) and bool(batch["shared"].any()):
         laid_out = share_prompts(batch)
-    logits = token_logits(model, laid_out)
-    rows = max(1, LOGITS_CHUNK_BYTES // (4 * logits.shape[-1]))
-    logprobs = pick_logprobs(logits, batch["labels"], chunk=rows)
+    logprobs = pick_logprobs(token_logits(model, laid_out), batch["labels"], overwrite=True)
     owners, answers = batch["documents"], batch["answers"]
 
     def per_document(values: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,7 @@ class MemoryEstimate:
         gradients: of the trained parameters.
         optimizer: two float32 moments of each trained parameter.
         activations: kept from the forward to the backward pass of one micro-batch.
-        logits: scores of the trained tokens, their softmax and gradient.
+        logits: scores of the trained tokens; their gradient takes their place.
         recomputed: activations that are kept with gradient checkpointing.
         process: what the process holds besides; 0 on a GPU.
         free: what the device has free for all of it.
@@ -132,8 +132,7 @@ def estimate_training(
         gradients=sum(parameter.numel() * parameter.element_size() for parameter in trainable),
         optimizer=sum(parameter.numel() * 8 for parameter in trainable),
         activations=round((layers * layer + dropped) * waste),
-        # Softmax and its gradient in float32, and the gradient of the scores in their own type.
-        logits=round(trained * int(config.vocab_size) * (8 + size) * waste),
+        logits=round(trained * int(config.vocab_size) * size * waste),
         recomputed=round((layers * tokens * hidden * size + layer + dropped / layers) * waste),
         process=max(0, resident_memory() - (weights if loaded else 0)) if on_cpu else 0,
         free=free_memory(device) + (weights if loaded else 0),

@@ -14,6 +14,14 @@ from ft_core.sequences.isolation import Layout, language_model, layout_for
 if TYPE_CHECKING:
     from ft_core.recipe import Batch
 
+CPU_CHUNK_BYTES = 1 << 22
+"""Float32 logits that are worked on together on a CPU: they stay in its cache."""
+
+CHUNK_BYTES = 1 << 28
+"""The same on other devices, where each piece of work has to be large."""
+
+_VIEWS = ("Squeeze", "Unsqueeze", "View", "UnsafeView", "Alias", "Slice", "Select")
+
 
 def token_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Return the logits [N, V] that predict ``batch["labels"]``, by one call of the whole model.
@@ -41,7 +49,7 @@ def token_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     chooses = "logits_to_keep" in inspect.signature(language_model(model).forward).parameters
     if "attention_mask" not in batch:
         chosen = {"logits_to_keep": targets} if chooses else {}
-        logits: torch.Tensor = model(**inputs, use_cache=False, **chosen).logits[0]
+        logits: torch.Tensor = model(**inputs, use_cache=False, **chosen).logits.squeeze(0)
         return logits if chooses else logits[targets]
     row, place = targets // batch["input_ids"].shape[1], targets % batch["input_ids"].shape[1]
     keep, index = place.unique(return_inverse=True)
@@ -52,53 +60,71 @@ def token_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def pick_logprobs(
-    logits: torch.Tensor, labels: torch.Tensor, *, chunk: int | None = None
+    logits: torch.Tensor, labels: torch.Tensor, *, overwrite: bool = False
 ) -> torch.Tensor:
     """Return the log-probability [N] of each label, in float32 or float64.
+
+    A few rows of logits are worked on at a time, while they are in the processor's cache, so no copy of all of them
+    is made: the softmax is computed anew in the backward pass, which costs less than writing it down would.
 
     Args:
         logits: [N, V], of any floating type.
         labels: [N].
-        chunk: rows that are worked on at a time. Then no float32 copy of all logits is ever held: the
-            softmax is computed anew in the backward pass, which saves memory and costs time.
+        overwrite: whether their gradient may take the place of the logits, which nothing may read any more by then;
+            the backward pass can be done once.
     """
-    if chunk is None or len(labels) <= chunk:
-        return -cross_entropy(_widen(logits), labels, reduction="none")
-    picked: torch.Tensor = _ChunkedLogprobs.apply(logits, labels, chunk)  # type: ignore[no-untyped-call]
+    picked: torch.Tensor = _PickedLogprobs.apply(logits, labels, overwrite)  # type: ignore[no-untyped-call]
     return picked
 
 
-def token_logprobs(
-    model: torch.nn.Module, batch: Batch, *, chunk: int | None = None
-) -> torch.Tensor:
+def token_logprobs(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Return the log-probabilities [N] of ``batch["labels"]``; see ``token_logits`` and ``pick_logprobs``."""
-    return pick_logprobs(token_logits(model, batch), batch["labels"], chunk=chunk)
+    return pick_logprobs(token_logits(model, batch), batch["labels"], overwrite=True)
 
 
-class _ChunkedLogprobs(torch.autograd.Function):
-    """``pick_logprobs`` a chunk of rows at a time."""
+class _PickedLogprobs(torch.autograd.Function):
+    """``pick_logprobs`` with its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, chunk: int) -> torch.Tensor:
+    def forward(
+        ctx: Any, logits: torch.Tensor, labels: torch.Tensor, overwrite: bool
+    ) -> torch.Tensor:
         ctx.save_for_backward(logits, labels)
-        ctx.chunk = chunk
+        ctx.overwrite = overwrite and not _is_kept(logits)
+        ctx.spent = False
         picked = _widen(logits[:0]).new_empty(len(labels))
-        for start in range(0, len(labels), chunk):
-            rows = slice(start, start + chunk)
+        for rows in _chunks(logits):
             picked[rows] = -cross_entropy(_widen(logits[rows]), labels[rows], reduction="none")
         return picked
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        if ctx.spent:
+            raise RuntimeError("the gradient has taken the place of the logits already")
         logits, labels = ctx.saved_tensors
-        result = torch.empty_like(logits)
-        for start in range(0, len(labels), ctx.chunk):
-            rows = slice(start, start + ctx.chunk)
+        ctx.spent = ctx.overwrite
+        result = logits.detach() if ctx.overwrite else torch.empty_like(logits)
+        for rows in _chunks(logits):
             own = labels[rows]
             slope = _widen(logits[rows]).softmax(-1).neg_()
             slope[torch.arange(len(own), device=own.device), own] += 1
             result[rows] = slope.mul_(gradients[0][rows, None])
         return result, None, None
+
+
+def _chunks(logits: torch.Tensor) -> list[slice]:
+    """Return the rows that are worked on together."""
+    size = CPU_CHUNK_BYTES if logits.device.type == "cpu" else CHUNK_BYTES
+    rows = max(1, size // (4 * logits.shape[-1]))
+    return [slice(start, start + rows) for start in range(0, len(logits), rows)]
+
+
+def _is_kept(logits: torch.Tensor) -> bool:
+    """Return whether what made the logits reads them again in its own backward pass, as ``tanh`` does."""
+    node = logits.grad_fn
+    while node is not None and node.name().startswith(_VIEWS):
+        node = node.next_functions[0][0]
+    return node is not None and hasattr(node, "_saved_result")
 
 
 def _widen(logits: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,6 @@ from ft_core.sequences import join, pick_logprobs, token_logits
 Accuracy = Literal["token", "sentence"]
 """What accuracy counts: trained tokens that are the most likely ones, or documents all of whose are."""
 
-LOGITS_CHUNK_BYTES = 1 << 30
-"""Above this size the float32 logits of a micro-batch are not held at once."""
-
 
 def count_tokens(samples: Sequence[Sample]) -> Totals:
     """Count what the loss is normalised by: the loss weights of all trained tokens."""
@@ -37,11 +34,8 @@ def next_token_loss(
     """Sum the weighted cross-entropies of the trained tokens, and count right guesses."""
     logits = token_logits(model, batch)
     labels, weights = batch["labels"], batch["weights"]
-    count = len(labels)
-    rows = max(1, LOGITS_CHUNK_BYTES // (4 * logits.shape[-1]))
-    logprobs = pick_logprobs(logits, labels, chunk=rows if count > rows else None)
-    losses = -(logprobs * weights)
-    metrics = {"acc": _right(logits, batch, accuracy)} if count else {}
+    losses = -(pick_logprobs(logits, labels, overwrite=True) * weights)
+    metrics = {"acc": _right(logits, batch, accuracy)} if len(labels) else {}
     if "sources" in batch:
         metrics |= _by_source(losses, batch)
     return LossOutput({"loss": Term(losses.sum(), "tokens")}, metrics)
