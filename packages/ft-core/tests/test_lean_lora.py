@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from ft_core.testing import tiny_model
 from ft_core.tuners import TUNERS, LoraSettings
-from ft_core.tuners.lora.lean import LeanLinear, draw_mask, low_rank_update
+from ft_core.tuners.lora.lean import LeanLinear, SharedMasks, draw_mask, low_rank_update
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "phi3", "mistral", "mixtral")
 
@@ -59,16 +59,18 @@ def test_gradients_are_those_of_finite_differences(dropout: float) -> None:
     shapes = ((2, 3, 5), (2, 3, 4), (2, 4), (5, 2))
     values = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
+    mask = draw_mask(values[1], dropout) if dropout else None
+
     def run(result: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-        torch.manual_seed(1)  # the same values are dropped each time
-        return low_rank_update(result.clone(), *others, 0.7, dropout)
+        return low_rank_update(result.clone(), *others, 0.7, mask)
 
     assert torch.autograd.gradcheck(run, values)
 
 
 def test_dropped_values_are_as_many_as_asked_and_the_mean_stays() -> None:
     torch.manual_seed(0)
-    mask = draw_mask(torch.Size((1001, 999)), 0.95, torch.device("cpu"))
+    mask = draw_mask(torch.empty(7, 143, 999), 0.05).keep
+    assert mask.shape == (1001, 999)
     assert mask.float().mean().item() == pytest.approx(0.95, abs=1e-3)
     assert set(mask.unique().tolist()) == {0, 1}
     # Neither rows nor columns hang together.
@@ -76,7 +78,9 @@ def test_dropped_values_are_as_many_as_asked_and_the_mean_stays() -> None:
     assert (mask[:, 1:] * mask[:, :-1]).float().mean().item() == pytest.approx(0.95**2, abs=1e-3)
 
     x, a, b = torch.randn(4, 64), torch.randn(2, 64), torch.randn(8, 2)
-    draws = [low_rank_update(torch.zeros(4, 8), x, a, b, 2.0, 0.5) for _ in range(4000)]
+    draws = [
+        low_rank_update(torch.zeros(4, 8), x, a, b, 2.0, draw_mask(x, 0.5)) for _ in range(4000)
+    ]
     torch.testing.assert_close(torch.stack(draws).mean(0), 2.0 * x @ a.T @ b.T, atol=1.6, rtol=0)
 
 
@@ -86,6 +90,23 @@ def layer(dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> LeanLinea
     made = LeanLinear(base.requires_grad_(False), "default", config=config, r=2, lora_alpha=4)
     torch.nn.init.normal_(made.lora_B["default"].weight)
     return made.train()
+
+
+def test_layers_that_read_the_same_tensor_share_its_mask() -> None:
+    masks, x = SharedMasks(), torch.randn(50, 6)
+    queries, keys = layer(dropout=0.4), layer(dropout=0.4)
+    first = masks.mask_for(queries, x, 0.4)
+    assert masks.mask_for(keys, x, 0.4) is first
+    again = masks.mask_for(queries, x, 0.4)
+    assert not torch.equal(again.keep, first.keep), "each pass has a mask of its own"
+    assert masks.mask_for(keys, x, 0.2) is not again, "another rate is another mask"
+    other = x.clone()
+    assert masks.mask_for(keys, other, 0.2).keep.shape == (50, 6)
+    seen = masks.mask_for(queries, other, 0.2)
+    del other
+    assert masks.mask_for(layer(), x.clone(), 0.2) is not seen, (
+        "tensors are told apart, not addresses"
+    )
 
 
 def test_nothing_is_dropped_in_evaluation() -> None:

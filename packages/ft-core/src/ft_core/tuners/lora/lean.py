@@ -8,6 +8,8 @@ to the layer's output in place.
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,13 +32,14 @@ class LeanLinear(PeftLinear):  # type: ignore[misc]
             return result
         dropout = self.lora_dropout[name]
         rate = float(dropout.p) if self.training and isinstance(dropout, torch.nn.Dropout) else 0.0
+        mask = _MASKS.mask_for(self, x, rate) if rate else None
         return low_rank_update(
             self.base_layer(x),
             x,
             self.lora_A[name].weight,
             self.lora_B[name].weight,
             float(self.scaling[name]),
-            rate,
+            mask,
         )
 
     def _plain_adapter(self) -> str | None:
@@ -69,7 +72,7 @@ def low_rank_update(
     matrix_a: torch.Tensor,
     matrix_b: torch.Tensor,
     scale: float,
-    dropout: float = 0.0,
+    mask: DropoutMask | None = None,
 ) -> torch.Tensor:
     """Return ``result + scale * dropout(x) A^T B^T`` (https://arxiv.org/abs/2106.09685), in place where it can be.
 
@@ -79,9 +82,12 @@ def low_rank_update(
         matrix_a: [r, in].
         matrix_b: [out, r].
         scale: of the update.
-        dropout: probability that a value of ``x`` is zeroed; the others grow by 1 / (1 - dropout).
+        mask: which values of ``x`` are kept; they grow by the probability's inverse.
     """
-    updated: torch.Tensor = _LowRankUpdate.apply(result, x, matrix_a, matrix_b, scale, dropout)  # type: ignore[no-untyped-call]
+    keep = None
+    if mask is not None:
+        keep, scale = mask.keep, scale / mask.probability
+    updated: torch.Tensor = _LowRankUpdate.apply(result, x, matrix_a, matrix_b, scale, keep)  # type: ignore[no-untyped-call]
     return updated
 
 
@@ -96,12 +102,11 @@ class _LowRankUpdate(torch.autograd.Function):
         matrix_a: torch.Tensor,
         matrix_b: torch.Tensor,
         scale: float,
-        dropout: float,
+        keep: torch.Tensor | None,
     ) -> torch.Tensor:
         dtype = _compute_dtype(matrix_a)
         flat = x.reshape(-1, x.shape[-1]).to(dtype)
-        keep = draw_mask(flat.shape, 1 - dropout, flat.device) if dropout else None
-        ctx.scale = scale if keep is None else scale / _exact(1 - dropout, flat.device)
+        ctx.scale = scale
         dropped = flat if keep is None else flat * keep
         a, b = matrix_a.to(dtype), matrix_b.to(dtype)
         narrow = a @ dropped.T  # [r, T]: products with few rows are the fast ones on CPUs
@@ -133,20 +138,55 @@ class _LowRankUpdate(torch.autograd.Function):
         return gradient, for_x, for_a, for_b, None, None
 
 
-def draw_mask(shape: torch.Size, keep: float, device: torch.device) -> torch.Tensor:
-    """Return ones where values are kept and zeros elsewhere, as bytes, by torch's default random state."""
-    if device.type != "cpu":
-        return torch.empty(shape, dtype=torch.uint8, device=device).bernoulli_(keep)
-    count = shape.numel()
-    # A word gives four values, and bytes multiply faster than booleans; torch's own bernoulli_ takes 4 times as long.
+@dataclass(frozen=True, slots=True)
+class DropoutMask:
+    """Which values of a layer's input dropout keeps.
+
+    Attributes:
+        keep: ones where values are kept and zeros elsewhere, as bytes [T, in]; they multiply faster than booleans.
+        probability: exactly that with which values are kept.
+    """
+
+    keep: torch.Tensor
+    probability: float
+
+
+def draw_mask(x: torch.Tensor, rate: float) -> DropoutMask:
+    """Draw a mask for an input [..., in] by torch's default random state; ``rate`` of its values are dropped."""
+    count, width = x.numel(), x.shape[-1]
+    if x.device.type != "cpu":
+        keep = torch.empty(count // width, width, dtype=torch.uint8, device=x.device)
+        return DropoutMask(keep.bernoulli_(1 - rate), 1 - rate)
+    kept = round((1 - rate) * _STEPS)
+    # A word gives four values; torch's own bernoulli_ takes 4 times as long.
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
-    drawn = words.view(torch.int16)[:count].view(shape)
-    return (drawn < round(keep * _STEPS) - _STEPS // 2).view(torch.uint8)
+    drawn = words.view(torch.int16)[:count].view(-1, width)
+    return DropoutMask((drawn < kept - _STEPS // 2).view(torch.uint8), kept / _STEPS)
 
 
-def _exact(keep: float, device: torch.device) -> float:
-    """Return the probability that ``draw_mask`` keeps a value with."""
-    return keep if device.type != "cpu" else round(keep * _STEPS) / _STEPS
+class SharedMasks:
+    """Masks that layers share which read the same tensor one after another: queries, keys and values, say.
+
+    Each layer's update sees its input with dropout, as in the paper; a mask for each would cost as often as much.
+    """
+
+    def __init__(self) -> None:
+        self._input: weakref.ref[torch.Tensor] | None = None
+        self._rate = 0.0
+        self._readers: set[int] = set()
+        self._mask: DropoutMask | None = None
+
+    def mask_for(self, layer: torch.nn.Module, x: torch.Tensor, rate: float) -> DropoutMask:
+        """Return the mask of an input; a layer that reads the same one again gets a new one."""
+        same = self._input is not None and self._input() is x and self._rate == rate
+        if self._mask is None or not same or id(layer) in self._readers:
+            self._input, self._rate, self._readers = weakref.ref(x), rate, set()
+            self._mask = draw_mask(x, rate)
+        self._readers.add(id(layer))
+        return self._mask
+
+
+_MASKS = SharedMasks()
 
 
 def _compute_dtype(matrix: torch.Tensor) -> torch.dtype:
