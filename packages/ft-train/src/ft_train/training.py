@@ -24,7 +24,7 @@ from ft_train.callbacks import Journal, Patience, Progress, StopOnRequest, Tenso
 from ft_train.compat import check_device, forget_deepspeed
 from ft_train.data import TrainData
 from ft_train.distributed.wrapping import check_processes, how_wrapped
-from ft_train.machine import check_fewer_rows, deterministic
+from ft_train.machine import check_fewer_rows, deterministic, keeping_memory
 from ft_train.metrics import Clock, memory_gib
 from ft_train.plan import TrainingPlan
 from ft_train.plots import draw_curves
@@ -140,7 +140,11 @@ def train(
         callbacks,
         resume,
     )
-    with deterministic(plan.full_determinism), _JoinedAttention(model, quiet=not is_main()):
+    with (
+        deterministic(plan.full_determinism),
+        keeping_memory(model.device.type),
+        _JoinedAttention(model, quiet=not is_main()),
+    ):
         outcome = until_it_fits(
             job.attempt,
             model,
