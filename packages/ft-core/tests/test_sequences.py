@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Mamba2Config, Mamba2ForCausalLM
 
 from ft_core.samples import Tokens
@@ -17,6 +18,7 @@ from ft_core.sequences import (
     token_logprobs,
     trained_tokens,
 )
+from ft_core.sequences.causal import causal_attention
 from ft_core.testing import ARCHITECTURES, tiny_model
 
 
@@ -159,6 +161,52 @@ def test_generation_works_with_joined_attention(tmp_path):
     enable_joined_attention(model)
     assert before == "sdpa"
     assert torch.equal(model.generate(prompt, **options), expected)
+
+
+@pytest.mark.parametrize(
+    ("length", "heads", "key_heads"), [(2, 4, 4), (64, 4, 1), (65, 4, 2), (130, 6, 3)]
+)
+def test_attention_has_the_gradients_of_torchs_own(length, heads, key_heads):
+    torch.manual_seed(0)
+
+    def made(count: int) -> torch.Tensor:
+        return torch.randn(1, length, count, 8).transpose(1, 2).requires_grad_()
+
+    inputs, slope = (
+        (made(heads), made(key_heads), made(key_heads)),
+        torch.randn(1, heads, length, 8),
+    )
+    expected = scaled_dot_product_attention(*inputs, is_causal=True, enable_gqa=True, scale=0.3)
+    found = causal_attention(*inputs, 0.3)
+    torch.testing.assert_close(found, expected)
+    slopes = torch.autograd.grad(expected, inputs, slope)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, slope), slopes, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma", "mistral", "mixtral"])
+def test_long_documents_have_the_gradients_of_plain_rows(tmp_path, monkeypatch, architecture):
+    used = []
+    monkeypatch.setattr(
+        "ft_core.sequences.attention.causal_attention",
+        lambda *inputs: used.append(inputs[0].shape[2]) or causal_attention(*inputs),
+    )
+    directory = tiny_model(tmp_path, architecture)
+    plain, joined = (AutoModelForCausalLM.from_pretrained(directory) for _ in range(2))
+    enable_joined_attention(joined)
+    rows = documents(250, 20, 230)
+    losses = [
+        -sum(token_logprobs(plain, join([row])).sum() for row in rows),
+        -token_logprobs(joined, join(rows)).sum(),
+    ]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-4)
+    windowed = architecture in ("mistral", "mixtral")  # their tiny ones see a few tokens back
+    assert used.count(250) == used.count(230) and (windowed or used)
+    for (name, expected), found in zip(plain.named_parameters(), joined.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_logits_are_computed_only_where_there_is_loss(tmp_path):

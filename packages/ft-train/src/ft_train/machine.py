@@ -56,7 +56,7 @@ def keeping_memory(device: str) -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_TRIM_THRESHOLD, -1)
     libc.mallopt(_MMAP_MAX, 0)
     try:
         yield

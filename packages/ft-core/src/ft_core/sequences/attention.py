@@ -27,6 +27,7 @@ from transformers.masking_utils import (
 )
 
 from ft_core.errors import ModelError
+from ft_core.sequences.causal import can_attend, causal_attention
 
 NAME = "ft_joined"
 """The implementation's name in ``config._attn_implementation``."""
@@ -156,6 +157,9 @@ def joined_attention(
     Returns:
         [1, T, heads, head size], and no weights.
     """
+    causal = attention_mask is None and getattr(module, "is_causal", True)
+    if causal and "is_causal" not in options and can_attend(query, key, value, dropout):
+        return causal_attention(query, key, value, scaling).transpose(1, 2), None
     if attention_mask is None or attention_mask.dtype != torch.int32:
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module,
@@ -182,6 +186,9 @@ def joined_attention(
     for start, end in zip(starts, ends, strict=True):
         q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
         mask = _window_mask(end - start, window, query.device)
+        if mask is None and can_attend(q, k, v, dropout):
+            pieces.append(causal_attention(q, k, v, scaling).transpose(1, 2))
+            continue
         if mask is not None and grouped:
             k, v = _repeat(q, k), _repeat(q, v)
         pieces.append(
