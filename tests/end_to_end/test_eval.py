@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from ft_core.errors import UsageError
+from ft_core.testing import tiny_model
+
 Ft = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end_to_end")]
@@ -107,11 +110,8 @@ def wait() -> Iterator[Callable[[Any], Any]]:
         yield runner.run
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_likelihoods_are_those_of_the_harness_own_backend(
-    model: Path, wait: Callable[[Any], Any]
-) -> None:
-    from lm_eval.api.instance import Instance
+def pair(directory: Path, wait: Callable[[Any], Any]) -> tuple[Any, Any, Callable[[], None]]:
+    """Return the harness's own backend and ours over the same weights, and what closes the engine."""
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM
 
@@ -121,13 +121,29 @@ def test_likelihoods_are_those_of_the_harness_own_backend(
     from ft_eval.respondents.engine import EngineRespondent
     from ft_serve.engines.pt import PtEngine
 
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    tokenizer = Tokenizer.from_directory(model)
+    loaded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    tokenizer = Tokenizer.from_directory(directory)
     template = choose_template("chatml", tokenizer, registered=None, prefers_record=False).template
+    engine = PtEngine(loaded, tokenizer, stop_token_ids=template.stop_token_ids)
+    respondent = EngineRespondent("tiny", engine, template, chat=False)
+    return (
+        HFLM(pretrained=loaded, tokenizer=str(directory), batch_size=2),
+        RespondentLM(respondent, wait, batch_size=2, seed=0),
+        lambda: wait(engine.close()),
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_likelihoods_are_those_of_the_harness_own_backend(
+    model: Path, wait: Callable[[Any], Any]
+) -> None:
+    from lm_eval.api.instance import Instance
+
     pairs = [
         ("The capital of France is", " Paris."),
         ("The capital of France is", " London"),
         ("Count: 1, 2, 3,", " 4"),
+        ("Count: 1, 2, 3,", " 5"),
         ("A trailing space ", "word"),
         ("你好，", "请问你是谁？"),
         ("", "The quick brown fox"),
@@ -136,14 +152,34 @@ def test_likelihoods_are_those_of_the_harness_own_backend(
         Instance("loglikelihood", {}, pair, index, metadata=("t", index, 1))
         for index, pair in enumerate(pairs)
     ]
-    want = HFLM(pretrained=loaded, tokenizer=str(model), batch_size=2).loglikelihood(requests)
-    engine = PtEngine(loaded, tokenizer, stop_token_ids=template.stop_token_ids)
-    respondent = EngineRespondent("tiny", engine, template, chat=False)
-    got = RespondentLM(respondent, wait, batch_size=2, seed=0).loglikelihood(requests)
-    wait(engine.close())
-    for (value, greedy), (other, other_greedy), pair in zip(got, want, pairs, strict=True):
-        assert value == pytest.approx(other, abs=1e-3), pair
+    theirs, ours, close = pair(model, wait)
+    want, got = theirs.loglikelihood(requests), ours.loglikelihood(requests)
+    close()
+    for (value, greedy), (other, other_greedy), asked in zip(got, want, pairs, strict=True):
+        assert value == pytest.approx(other, abs=1e-3), asked
         assert greedy == other_greedy
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_texts_longer_than_the_model_are_scored_in_the_windows_of_the_harness(
+    tmp_path: Path, wait: Callable[[Any], Any]
+) -> None:
+    from lm_eval.api.instance import Instance
+
+    directory = tiny_model(tmp_path / "short", max_position_embeddings=16, initializer_range=0.3)
+    texts = ["Short.", "The quick brown fox jumps over the lazy dog. " * 5, "abcdefghijklmnop"]
+    requests = [
+        Instance("loglikelihood_rolling", {}, (text,), index, metadata=("t", index, 1))
+        for index, text in enumerate(texts)
+    ]
+    theirs, ours, close = pair(directory, wait)
+    assert theirs.max_length == 16
+    want, got = theirs.loglikelihood_rolling(requests), ours.loglikelihood_rolling(requests)
+    assert got == pytest.approx(want, abs=1e-3)
+    long = Instance("loglikelihood", {}, (texts[1], " yes"), 0, metadata=("t", 0, 1))
+    with pytest.raises(UsageError, match="tokens: this model takes 16"):
+        ours.loglikelihood([long])
+    close()
 
 
 def test_mistakes_are_found_before_anything_is_loaded(ft: Ft, model: Path, tmp_path: Path) -> None:

@@ -250,7 +250,9 @@ async def test_the_models_length_bounds_the_answer(tmp_path: Path) -> None:
         events = await collect(engine, GenerationRequest([5], unlimited))
         assert events[-1].generated_tokens <= 31
         with pytest.raises(UsageError, match="takes 32"):
-            await engine.score([list(range(33))])
+            await engine.score([list(range(34))])
+        (scores,) = await engine.score([list(range(33))])  # the last token is not read
+        assert len(scores.logprobs) == 33
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,11 @@ class Engine(Protocol):
         """Names that a request may give as its adapter."""
         ...
 
+    @property
+    def scored_tokens(self) -> int | None:
+        """Tokens of the longest sequence that ``score`` takes; ``None`` where there is no bound, or none is known."""
+        ...
+
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Answer one request; requests that run at the same time share the model."""
         ...

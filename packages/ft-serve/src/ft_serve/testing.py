@@ -73,6 +73,11 @@ class MockEngine:
         """As they were given; an answer doesn't depend on them."""
         return self._adapters
 
+    @property
+    def scored_tokens(self) -> int | None:
+        """It takes sequences of any length."""
+        return None
+
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Give the reply, character by character."""
         self._check(request.token_ids)

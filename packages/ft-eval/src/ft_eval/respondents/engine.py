@@ -67,22 +67,30 @@ class EngineRespondent:
         return Answer(text, last.finish_reason, last.prompt_tokens, last.generated_tokens)
 
     async def likelihoods(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
-        """Score all continuations of all questions at once."""
+        """Score all continuations of all questions at once.
+
+        A text without a prompt may be longer than what the model takes; it is scored in windows.
+
+        Raises:
+            UsageError: the engine can't score, or a prompt with its continuation is too long.
+        """
         if not self.scores:
             raise UsageError(f"{self.name}: this engine can't score tokens")
-        rows: list[list[int]] = []
-        starts: list[int] = []
+        longest = self.engine.scored_tokens
+        texts: list[list[tuple[list[int], int]]] = []
         for question in questions:
+            whole = question.prompt.text is not None and not question.prompt.text.strip()
             for ids, start in self._encode(question):
-                rows.append(ids)
-                starts.append(start)
-        found = await self.engine.score(rows, top=1, adapter=self.adapter)
-        flat = [
+                divided = whole and longest is not None and len(ids) > longest
+                texts.append(windows(ids, longest) if divided and longest else [(ids, start)])
+        rows = [window for text in texts for window in text]
+        found = await self.engine.score([ids for ids, _ in rows], top=1, adapter=self.adapter)
+        parts = (
             _likelihood(ids, start, scores.logprobs, scores.top)
-            for ids, start, scores in zip(rows, starts, found, strict=True)
-        ]
-        places = iter(flat)
-        return [[next(places) for _ in question.continuations] for question in questions]
+            for (ids, start), scores in zip(rows, found, strict=True)
+        )
+        sums = (_sum([next(parts) for _ in text]) for text in texts)
+        return [[next(sums) for _ in question.continuations] for question in questions]
 
     async def close(self) -> None:
         """Leave the engine to whoever started it."""
@@ -133,6 +141,37 @@ class EngineRespondent:
         beginning = self._beginning()
         whole = [*beginning, *tokenizer.encode(kept + continuation)]
         return whole, len(beginning) + len(tokenizer.encode(kept))
+
+
+def windows(ids: Sequence[int], longest: int) -> list[tuple[list[int], int]]:
+    """Divide a text so that each token but the first is scored once.
+
+    They are the windows of the language model evaluation harness with one token of context (``lm_eval.utils``,
+    ``get_rolling_token_windows``): the last one reaches as far back as there is room.
+
+    Args:
+        ids: the tokens, the first of which only begins the text.
+        longest: tokens of a window, at least 2.
+
+    Returns:
+        The tokens of each window and where those start that are scored.
+    """
+    found = []
+    done = 1
+    while done < len(ids):
+        end = min(done + longest - 1, len(ids))
+        begin = max(0, end - longest)
+        found.append((list(ids[begin:end]), done - begin))
+        done = end
+    return found
+
+
+def _sum(parts: Sequence[Likelihood]) -> Likelihood:
+    return Likelihood(
+        sum(part.logprob for part in parts),
+        sum(part.tokens for part in parts),
+        all(part.greedy for part in parts),
+    )
 
 
 def _likelihood(

@@ -114,6 +114,11 @@ class PtEngine:
         """Names that a request may give as its adapter."""
         return () if self._running is None else self._running[0].names
 
+    @property
+    def scored_tokens(self) -> int | None:
+        """The model's length and one more, since a sequence's last token is not read."""
+        return None if self._limits.positions is None else self._limits.positions + 1
+
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Answer one request. Closing the iterator early frees its place in the batch.
 
@@ -168,7 +173,7 @@ class PtEngine:
         """
         if not 0 <= top <= self._limits.vocabulary:
             raise UsageError(f"top {top}: give 0 to {self._limits.vocabulary}")
-        adapters, worker = self._open_for(token_ids, adapter)
+        adapters, worker = self._open_for(token_ids, adapter, self.scored_tokens)
         work = score_sequences(adapters, token_ids, top=top, adapter=adapter)
         scores: Sequence[TokenScores] = await asyncio.wrap_future(worker.call(work))
         return scores
@@ -186,7 +191,7 @@ class PtEngine:
             UsageError: a sequence is empty, longer than the model allows, or holds an unknown id.
             ModelError: the model failed, or the engine has stopped.
         """
-        adapters, worker = self._open_for(token_ids, adapter)
+        adapters, worker = self._open_for(token_ids, adapter, self._limits.positions)
         work = embed_sequences(adapters, token_ids, pooling=pooling, adapter=adapter)
         vectors: Sequence[Sequence[float]] = await asyncio.wrap_future(worker.call(work))
         return vectors
@@ -210,13 +215,13 @@ class PtEngine:
         return own.union(sampling.stop_token_ids)
 
     def _open_for(
-        self, token_ids: Sequence[Sequence[int]], adapter: str | None
+        self, token_ids: Sequence[Sequence[int]], adapter: str | None, longest: int | None
     ) -> tuple[RowAdapters, Worker]:
         adapters, worker = self._open()
         adapters.check(adapter)
         for sequence in token_ids:
             self._limits.check_ids(sequence)
-            self._limits.check_length(sequence)
+            self._limits.check_length(sequence, longest)
         return adapters, worker
 
     def _open(self) -> tuple[RowAdapters, Worker]:

@@ -84,13 +84,13 @@ class ModelLimits:
                     "encode the prompt with this model's own tokenizer"
                 )
 
-    def check_length(self, token_ids: Sequence[int]) -> None:
-        """Refuse a sequence that is longer than the model allows.
+    def check_length(self, token_ids: Sequence[int], longest: int | None) -> None:
+        """Refuse a sequence of more than ``longest`` tokens.
 
         Raises:
             UsageError: with both lengths.
         """
-        if self.positions is not None and len(token_ids) > self.positions:
+        if longest is not None and len(token_ids) > longest:
             raise UsageError(
                 f"a text of {len(token_ids)} tokens: this model takes {self.positions}; shorten it"
             )

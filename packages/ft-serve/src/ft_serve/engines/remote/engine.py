@@ -121,6 +121,11 @@ class RemoteEngine:
         """Names that a request may give as its adapter."""
         return self._served.adapters
 
+    @property
+    def scored_tokens(self) -> int | None:
+        """The model's length without the token that a server generates behind what it scores."""
+        return None if self._served.positions is None else self._served.positions - 1
+
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Answer one request. Closing the iterator early ends it at the server as well.
 
