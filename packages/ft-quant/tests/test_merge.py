@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -147,6 +148,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert sorted(file.name for file in report.path.iterdir()) == [
         "chat_template.jinja",
         "config.json",
+        "export.json",
         "generation_config.json",
         "model.safetensors",
         "sft_args.json",
@@ -165,6 +167,11 @@ def test_what_is_written(tmp_path: Path) -> None:
         "quant_method": None,
     }
     assert open_checkpoint(report.path).kind == "full"
+    record = json.loads((report.path / "export.json").read_text())
+    assert (record["made"], record["verification"]) == ("merged", None)
+    adapter = hashlib.sha256((checkpoint / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert record["origin"]["checkpoint"]["sha256"] == {"adapter_model.safetensors": adapter}
+    assert {"torch", "ft-quant"} <= set(record["versions"])
     weights = (report.path / "model.safetensors").stat().st_size
     assert (report.base, report.dtype, report.size) == (str(tmp_path / "base"), "fp32", weights)
     tensors = load_file(report.path / "model.safetensors")

@@ -254,7 +254,14 @@ def _make(job: ExportJob, kind: Kind, writer: str) -> Made:
     target = job.plan.targets[kind]
     with atomic_directory(target) as directory:
         facts: dict[str, Any] = load_object(writer)(job, directory)
-        write_record(directory, {"made": kind, "origin": origin_of(job.prepared), **facts})
+        write_record(
+            directory,
+            {
+                "made": kind,
+                "origin": origin_of(job.prepared.source, job.prepared.checkpoint),
+                **facts,
+            },
+        )
     return Made(kind, target, _size(target), time.perf_counter() - started)
 
 
@@ -286,7 +293,7 @@ def _complete(
     record = {
         "made": kind,
         **facts,
-        "origin": origin_of(job.prepared),
+        "origin": origin_of(job.prepared.source, job.prepared.checkpoint),
         "data": data,
         "seconds": round(seconds, 2),
         "verification": None if proof is None else proof.to_json(),

@@ -27,6 +27,7 @@ from ft_core.tuners import TUNERS
 from ft_core.tuners.shards import open_merger
 from ft_quant.devices import device_of
 from ft_quant.dtypes import DTYPE_NAMES, read_config, stored_dtype
+from ft_quant.provenance import origin_of, write_record
 from ft_quant.sidecars import copy_sidecars, whole_arguments
 from ft_quant.weights import open_weights, rewrite
 
@@ -91,7 +92,8 @@ def merge_checkpoint(
         source: where the base comes from; ``None`` takes what the checkpoint says.
         trust_remote_code: run Python code of the base model's repository if it needs it.
         report: is told what takes long.
-        finish: is called with the complete directory before it gets its name; what it raises leaves nothing.
+        finish: is called with the complete directory before it gets its name, and writes its record; what it raises
+            leaves nothing. ``None`` writes a record without figures.
 
     Raises:
         ModelError: the checkpoint is none, holds a whole model, doesn't fit its base, or the base is
@@ -126,7 +128,10 @@ def merge_checkpoint(
         copy_sidecars(checkpoint.path, base, directory)
         arguments = whole_arguments(checkpoint.arguments, DTYPE_NAMES[chosen])
         write_sidecars(directory, arguments=arguments)
-        if finish is not None:
+        if finish is None:
+            facts = {"made": "merged", "dtype": DTYPE_NAMES[chosen], "verification": None}
+            write_record(directory, {**facts, "origin": origin_of(source, checkpoint)})
+        else:
             finish(directory)
     return MergeReport(
         path=target,

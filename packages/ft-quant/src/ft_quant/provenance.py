@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ft_core.checkpoints import ADAPTER_WEIGHTS, OLDER_FOLDER
-from ft_core.prepare import Prepared
+from ft_core.checkpoints import ADAPTER_WEIGHTS, OLDER_FOLDER, SavedCheckpoint
+from ft_core.models.resolution import ModelSource
 
 EXPORT_FILE = "export.json"
 
@@ -23,9 +23,8 @@ _PACKAGES = (
 _OWN = frozenset({EXPORT_FILE, "README.md"})
 
 
-def origin_of(prepared: Prepared) -> dict[str, Any]:
+def origin_of(source: ModelSource, checkpoint: SavedCheckpoint | None) -> dict[str, Any]:
     """Return what a result is made of: the base, and the adapter or checkpoint with the hash of its weights."""
-    source, checkpoint = prepared.source, prepared.checkpoint
     found: dict[str, Any] = {
         "model": source.name,
         "hub": source.hub,
