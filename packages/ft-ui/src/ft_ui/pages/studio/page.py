@@ -13,6 +13,7 @@ from ft_ui.pages.studio.deploy import ServerInfo, TalkScreen
 from ft_ui.pages.studio.form import CommandForm
 from ft_ui.pages.studio.job_view import JobView
 from ft_ui.pages.studio.live import LiveScreen
+from ft_ui.pages.studio.measured import MeasuredTable
 from ft_ui.pages.studio.runs import RunsScreen
 from ft_ui.pages.studio.studio import Studio, telling
 from ft_ui.studio.run_list import get_run
@@ -76,6 +77,8 @@ def _command_screen(
     form.on_start(view.shown, view.show)
     if screen == "deploy":
         ServerInfo(studio, view)
+    if screen == "eval":
+        MeasuredTable(studio, page, view)
     return form
 
 
