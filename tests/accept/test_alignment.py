@@ -1,0 +1,65 @@
+"""Every method of preference by the command itself: the real model, 200 real rows, growing margins, answers, merging."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
+STEPS = 20
+METHODS = {"dpo": "dpo", "orpo": "dpo", "simpo": "dpo", "cpo": "dpo", "kto": "kto"}
+"""Methods, and the kind of rows each learns from."""
+
+pytestmark = [
+    pytest.mark.accept,
+    pytest.mark.skipif(
+        not (DATA / "dpo_en_demo.json").is_file(), reason="needs dpo_en_demo.json in ../shared/data"
+    ),
+]
+
+
+def ft(*words: object, stdin: str = "") -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ft_cli", *map(str, words)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_margins_grow_and_the_checkpoint_is_of_use(method: str, tmp_path: Path) -> None:
+    rows = f"{DATA / METHODS[method]}_en_demo.json#200"
+    ft(
+        *("rlhf", "--rlhf_type", method, "--model_type", "smollm2-135m-instruct"),
+        *("--dataset", rows, "--max_steps", STEPS, "--output_dir", tmp_path / "run"),
+        *("--logging_steps", 1, "--sample_answers", 0, "--add_output_dir_suffix", "false"),
+    )
+    log = [json.loads(line) for line in (tmp_path / "run" / "logging.jsonl").open()]
+    margins = [row["rewards/margins"] for row in log if "rewards/margins" in row]
+    quarter = STEPS // 4
+    assert len(margins) >= STEPS
+    assert sum(margins[-quarter:]) > sum(margins[:quarter]), margins
+
+    checkpoint = tmp_path / "run" / f"checkpoint-{STEPS}"
+    answer = ft("infer", "--ckpt_dir", checkpoint, "--max_new_tokens", 12, stdin="Say hello.\n")
+    assert answer.strip()
+    ft("merge-lora", "--ckpt_dir", checkpoint)
+    merged = checkpoint.with_name(f"{checkpoint.name}-merged")
+    model = AutoModelForCausalLM.from_pretrained(merged)
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Say hello."}], add_generation_prompt=True, return_tensors="pt"
+    )
+    assert model.generate(**prompt, max_new_tokens=12, do_sample=False).shape[1] > 12
