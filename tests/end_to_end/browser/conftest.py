@@ -16,9 +16,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
 
 from ft_core.testing import tiny_model
+from ft_ui.studio.jobs import Jobs, send_stop
+from ft_ui.studio.program import Program
+from ft_ui.studio.workplace import Workplace
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (
@@ -71,9 +74,23 @@ class Watched:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+def contexts() -> Iterator[list[BrowserContext]]:
+    """The windows that are open."""
+    opened: list[BrowserContext] = []
+    yield opened
+    close_all(opened)
+
+
+def close_all(contexts: list[BrowserContext]) -> None:
+    """Close the windows: a page asks its server time and again as long as it is open."""
+    while contexts:
+        contexts.pop().close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, contexts: list[BrowserContext]) -> Iterator[Callable[..., Page]]:
     """Open pages; at the end none of them may have had an error or asked another host."""
-    watched, contexts = Watched(), []
+    watched = Watched()
 
     def opened(url: str, width: int = 1280, *, dark: bool = False) -> Page:
         context = browser.new_context(
@@ -89,8 +106,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
+    close_all(contexts)
     assert watched.faults == []
 
 
@@ -157,13 +173,30 @@ def serving(*words: object, cwd: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def serve() -> Callable[..., object]:
-    """Serve a page by a command."""
-    return serving
+def serve(contexts: list[BrowserContext]) -> Callable[..., object]:
+    """Serve a page by a command; its windows are closed before it ends."""
+
+    @contextmanager
+    def serve(*words: object, cwd: Path) -> Iterator[Served]:
+        with serving(*words, cwd=cwd) as served:
+            try:
+                yield served
+            finally:
+                close_all(contexts)
+
+    return serve
+
+
+def end_jobs(root: Path) -> None:
+    """End what a studio started and a failed test left: it outlives the studio."""
+    jobs = Jobs(Workplace(root), Program("ft", (sys.executable, "-m", "ft_cli"), {}))
+    for job in jobs.all():
+        if job.alive:
+            send_stop(job.data["pid"], job.data["pid_start"], force=True)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
     """A working directory with a tiny model and rows."""
     tiny_model(tmp_path / "tiny-llama", "llama")
     rows = [
@@ -178,4 +211,18 @@ def place(tmp_path: Path) -> Path:
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
-    return tmp_path
+    yield tmp_path
+    end_jobs(tmp_path)
+
+
+@pytest.fixture
+def tuned(ft: Callable[..., object], place: Path) -> Path:
+    """A checkpoint whose answers end like those of its rows, with a d."""
+    ft(
+        *("sft", "--model_id_or_path", "tiny-llama", "--dataset", "rows.jsonl", "--dtype", "fp32"),
+        *("--max_steps", 200, "--learning_rate", 5e-3, "--lora_rank", 16, "--lora_alpha", 256),
+        *("--batch_size", 8, "--gradient_accumulation_steps", 1, "--target_modules", "ALL"),
+        *("--dataset_test_ratio", 0, "--save_steps", 200),
+        cwd=place,
+    )
+    return next(place.glob("output/tiny-llama/v0-*/checkpoint-200"))

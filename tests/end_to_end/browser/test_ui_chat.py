@@ -29,7 +29,8 @@ def test_a_person_chats_stops_retries_votes_and_saves(
 ) -> None:
     words = ("app-ui", "--model_id_or_path", "tiny-llama", "--port", 0)
     # Greedy answers of random weights seldom end by themselves: the limit makes them long.
-    with serve(*words, "--max_new_tokens", 400, cwd=place) as served:
+    words = (*words, "--max_new_tokens", 400, "--do_sample", "false")
+    with serve(*words, cwd=place) as served:
         page = open_page(served.url)
         said = page.locator("#conversation")
 
@@ -53,32 +54,25 @@ def test_a_person_chats_stops_retries_votes_and_saves(
 
 
 def test_answers_of_an_adapter_and_its_base_are_compared_and_voted_on(
-    open_page: Callable[..., Page], serve: Any, ft: Any, place: Path
+    open_page: Callable[..., Page], serve: Any, place: Path, tuned: Path
 ) -> None:
-    ft(
-        *("sft", "--model_id_or_path", "tiny-llama", "--dataset", "rows.jsonl"),
-        *("--max_steps", 60, "--learning_rate", 2e-2, "--batch_size", 8, "--dataset_test_ratio", 0),
-        *("--gradient_accumulation_steps", 1, "--save_steps", 60, "--target_modules", "ALL"),
-        cwd=place,
-    )
-    checkpoint = next(place.glob("output/tiny-llama/v0-*/checkpoint-60"))
-    words = ("app-ui", "--ckpt_dir", checkpoint, "--port", 0, "--max_new_tokens", 24)
+    words = ("app-ui", "--ckpt_dir", tuned, "--port", 0, "--max_new_tokens", 24)
     with serve(*words, "--do_sample", "false", cwd=place) as served:
         page = open_page(served.url)
         ask(page, "say balo")
-        expect(page.locator("#conversation .bot").first).to_contain_text("ed")
+        expect(page.locator("#conversation .bot").first).to_contain_text("d")
         page.locator("#save").click()
         expect(page.locator("#note textarea, #note input")).to_have_value(
             re.compile("conversations.jsonl")
         )
         saved = rows(place / "chat_rows" / "conversations.jsonl")
         assert saved[0]["messages"][0]["content"] == "say balo"
-        assert saved[0]["messages"][1]["content"].endswith("ed")
+        assert saved[0]["messages"][1]["content"].endswith("d")
 
         page.get_by_role("tab", name="Side by side").click()
-        page.locator("#arena-question textarea").fill("say cemu")
+        page.locator("#arena-question textarea").fill("say balo")
         page.locator("#arena-question textarea").press("Enter")
-        expect(page.locator("#left .bot").first).to_contain_text("ed")
+        expect(page.locator("#left .bot").first).to_contain_text("d")
         expect(page.locator("#right .bot")).not_to_have_text(re.compile("^…?$"))
         expect(page.locator("#right")).to_contain_text("cut at the token limit")
         page.locator("#left-better").click()
@@ -86,7 +80,7 @@ def test_answers_of_an_adapter_and_its_base_are_compared_and_voted_on(
             re.compile("preferences.jsonl")
         )
         (vote,) = rows(place / "chat_rows" / "preferences.jsonl")
-        assert vote["messages"][-1]["content"].endswith("ed")
+        assert vote["messages"][-1]["content"].endswith("d")
         assert vote["rejected"] != vote["messages"][-1:]
 
 
