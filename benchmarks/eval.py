@@ -92,7 +92,7 @@ def _ours(variant: str, model: Any, directory: Any, task: Any, batch: int) -> Ca
     from ft_serve.engines.pt import PtEngine
 
     tokenizer = Tokenizer.from_directory(directory)
-    template = choose_template("chatml", tokenizer, registered=None).template
+    template = choose_template("chatml", tokenizer, registered=None, prefers_record=False).template
     engine = PtEngine(model, tokenizer, stop_token_ids=template.stop_token_ids)
     respondent = EngineRespondent("ft", engine, template, chat=False)
     runner = asyncio.Runner()
@@ -148,10 +148,12 @@ def main() -> None:
             done = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], "--only", name],
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 text=True,
-                check=True,
+                check=False,
             )
+            if done.returncode:
+                sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
             rounds[name].append(Measured(*json.loads(done.stdout.splitlines()[-1])))
     best = {name: max(found, key=lambda item: item.rate) for name, found in rounds.items()}
     print(f"{'':10}{'questions/s':>12}{'ratio':>8}{'CPU s':>8}{'ratio':>8}{'accuracy':>10}")
