@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,11 +140,14 @@ class Served:
         self.process.wait(60)
 
 
+FT = ("-m", "ft_cli")
+
+
 @contextmanager
-def serving(*words: object, cwd: Path) -> Iterator[Served]:
-    """Run a command of ft that serves a page, until the end of the block."""
+def serving(*words: object, cwd: Path, program: Sequence[str] = FT) -> Iterator[Served]:
+    """Run a command that serves a page, until the end of the block; ``program`` is what Python runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ft_cli", *map(str, words)],
+        [sys.executable, *program, *map(str, words)],
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -177,8 +180,8 @@ def serve(contexts: list[BrowserContext]) -> Callable[..., object]:
     """Serve a page by a command; its windows are closed before it ends."""
 
     @contextmanager
-    def serve(*words: object, cwd: Path) -> Iterator[Served]:
-        with serving(*words, cwd=cwd) as served:
+    def serve(*words: object, cwd: Path, program: Sequence[str] = FT) -> Iterator[Served]:
+        with serving(*words, cwd=cwd, program=program) as served:
             try:
                 yield served
             finally:

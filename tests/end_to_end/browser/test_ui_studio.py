@@ -233,26 +233,6 @@ def _deploy(page: Page, take_picture: Callable[[Page, str], None]) -> None:
         httpx.get(f"{url[0]}/v1/models")
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
-def test_screens_fit_their_window_in_both_languages(
-    open_page: Callable[..., Page], serve: Any, place: Path, width: int, dark: bool
-) -> None:
-    with serve("web-ui", "--port", 0, cwd=place) as served:
-        page = open_page(served.url, width, dark=dark)
-        expect(page.locator("#runs-table")).to_be_visible()
-        expect(page.get_by_role("heading", name="ft 工作台")).to_be_visible()
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width, "nothing sticks out to the side"
-        nameless = page.evaluate(
-            "[...document.querySelectorAll('button')].filter(b => b.offsetParent && !b.innerText.trim()"
-            " && !b.getAttribute('aria-label') && !b.title).length"
-        )
-        assert nameless == 0, "every button says what it does"
-        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        light = sum(map(int, re.findall(r"\d+", background)[:3])) > 3 * 128
-        assert light is not dark
-
-
 @pytest.fixture
 def lesson(place: Path) -> Path:
     """The tiny model's directory, with rows that teach SmolLM2 a name and a quiz about it."""
