@@ -133,8 +133,8 @@ def factory(work: Work, output: Path, *, tuned: bool) -> list[str]:
         settings |= {"lora_rank": 8, "lora_alpha": 32, "lora_dropout": 0.05, "lora_target": "all"}
     if tuned:
         settings |= {"disable_gradient_checkpointing": True, "flash_attn": "sdpa"}
-    file = output / "settings.json"
-    file.write_text(json.dumps(settings))
+    file = output / "settings.yaml"
+    file.write_text(json.dumps(settings))  # which is YAML; its reader of JSON is broken
     return [str(work.peers / "factory/bin/llamafactory-cli"), "train", str(file)]
 
 
