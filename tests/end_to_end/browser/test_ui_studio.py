@@ -41,7 +41,8 @@ def enter(page: Page, name: str, text: str) -> None:
     """Type into a field and leave it, as a person does."""
     field(page, name).fill(text)
     field(page, name).press("Enter")
-    field(page, name).press("Tab")
+    field(page, name).blur()  # pressing another key would open a list of choices anew
+    expect(page.locator("[role=listbox]:visible")).to_have_count(0)
 
 
 def latest_job(place: Path, command: str) -> dict[str, Any]:
@@ -279,6 +280,7 @@ def test_a_newcomer_tunes_measures_and_serves_smollm2(
 def _look_at_the_lesson(page: Page) -> None:
     screen(page, "Data")
     enter(page, "data-file", "finch.jsonl")
+    enter(page, "data-model", "smollm2-135m-instruct")
     page.locator("#data-check").click()
     expect(page.locator("#data-report")).to_contain_text("64 rows")
     page.locator("#data-preview").click()
@@ -350,8 +352,7 @@ def _measure(page: Page, checkpoint: Path) -> None:
     enter(page, "eval-search", "custom_eval_config")
     enter(page, "eval-field-custom_eval_config", "questions.json")
     enter(page, "eval-search", "eval_base")
-    field(page, "eval-field-eval_base").fill("true")
-    field(page, "eval-field-eval_base").press("Enter")
+    enter(page, "eval-field-eval_base", "true")
     expect(field(page, "eval-line")).to_have_value(
         re.compile("questions.json.*--eval_base true|--eval_base true.*questions.json")
     )
