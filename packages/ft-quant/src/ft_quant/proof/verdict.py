@@ -12,8 +12,8 @@ from ft_quant.proof.measure import Measurement
 Verdict = Literal["good", "worse", "broken"]
 
 PERPLEXITY_BOUNDS: Mapping[str, float] = {
-    "merge": 1.01,
-    "16": 1.02,
+    "merge": 1.03,
+    "16": 1.03,
     "8": 1.05,
     "4": 1.75,
     "3": 4.0,
@@ -21,7 +21,11 @@ PERPLEXITY_BOUNDS: Mapping[str, float] = {
 }
 """Perplexity over that of the source up to which a result counts as good, by the bits of its weights.
 
-Small models lose the most; the bounds are what SmolLM2-135M needs (``benchmarks/export.py``) with room."""
+The rows that come with ft have few answers (256 tokens), so that rounding alone moves their perplexity: with an adapter
+on SmolLM2-135M, merging to bf16 gave 1.012 times, though all answers stayed the same, and rounding to 8 bit 0.973. The
+bounds of merging, 16 and 8 bit are about twice such a step. Those of fewer bits leave room for small models, which lose
+the most; they aren't measured.
+"""
 
 
 @dataclass(frozen=True, slots=True)
