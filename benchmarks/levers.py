@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--variants", nargs="+", choices=WITHOUT, default=list(WITHOUT))
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -118,11 +119,11 @@ def main() -> int:
         train.run_worker("ft", job_file, directory)
         return 0
     job = train.prepare_job(arguments)
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in WITHOUT}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.variants}
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "job.json"
         file.write_text(json.dumps({name: getattr(job, name) for name in train.Job.__slots__}))
-        for number, variant in turns(list(WITHOUT), arguments.rounds):
+        for number, variant in turns(arguments.variants, arguments.rounds):
             result = run_in_process(__file__, variant, file, OMP_NUM_THREADS=str(job.threads))
             results[variant].append(result)
             print(f"round {number}: {variant}: {result['cpu_seconds']:.1f} CPU s", file=sys.stderr)
@@ -136,11 +137,12 @@ def show(results: dict[str, list[dict[str, Any]]]) -> None:
     cheapest = {
         name: min(rounds, key=lambda r: r["cpu_seconds"]) for name, rounds in results.items()
     }
+    own = cheapest.get("ft")
     for name, result in cheapest.items():
         table.add_row(
             "—" if name == "ft" else name,
             f"{result['cpu_seconds']:.1f}",
-            f"{result['cpu_seconds'] / cheapest['ft']['cpu_seconds']:.2f}",
+            f"{result['cpu_seconds'] / own['cpu_seconds']:.2f}" if own else "",
             f"{result['peak_gib']:.2f}",
             f"{result['losses'][-1]:.4f}",
         )
