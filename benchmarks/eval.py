@@ -147,8 +147,7 @@ def main() -> None:
         for name in VARIANTS:
             done = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], "--only", name],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
                 check=False,
             )
