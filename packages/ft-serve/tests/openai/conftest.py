@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,19 @@ class Running:
         port: of the URL.
         front: its state.
         server: what serves.
+        clients: closed with the server, or their sockets wait for the garbage collector.
     """
 
     url: str
     port: int
     front: Front
     server: Server
+    clients: ExitStack
 
     def client(self, **settings: Any) -> OpenAI:
         """OpenAI's own client, which reports the first failure."""
         given = {"api_key": "none", "max_retries": 0, **settings}
-        return OpenAI(base_url=f"{self.url}/v1", **given)
+        return self.clients.enter_context(OpenAI(base_url=f"{self.url}/v1", **given))
 
 
 Serve = Callable[..., AbstractContextManager[Running]]
@@ -89,7 +91,8 @@ def serve(tokenizer: Tokenizer) -> Serve:
         server.start()
         port = listening.getsockname()[1]
         try:
-            yield Running(f"http://127.0.0.1:{port}", port, front, server)
+            with ExitStack() as clients:
+                yield Running(f"http://127.0.0.1:{port}", port, front, server, clients)
         finally:
             server.stop()
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Process:
             text=True,
             env={**os.environ, **environ},
         )
+        self._clients = ExitStack()
         self.lines: list[str] = []
         self._ready = threading.Event()
         self.url = ""
@@ -63,7 +64,7 @@ class Process:
         return "\n".join(self.lines)
 
     def client(self, key: str = "none") -> OpenAI:
-        return OpenAI(base_url=self.url, api_key=key, max_retries=0)
+        return self._clients.enter_context(OpenAI(base_url=self.url, api_key=key, max_retries=0))
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -71,6 +72,7 @@ class Process:
     def end(self) -> int:
         code = self._process.wait(120)
         self._reader.join()
+        self._clients.close()
         return code
 
     def kill(self) -> None:
