@@ -102,7 +102,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rows", type=Path, default=train.ROWS, help="alpaca rows (JSON)")
-    parser.add_argument("--model_type", default="smollm2-135m-instruct")
+    train.add_model_arguments(parser)
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
     parser.add_argument("--max_length", type=int, default=512)
     parser.add_argument("--turns", type=int, default=1)

@@ -1,7 +1,7 @@
 """Fine-tuning of SmolLM2-135M on alpaca rows: ft against TRL's SFTTrainer, in turns, on the same rows.
 
-Every variant trains the same tokens of the same rows in the same order, in float32: rank-8 adapters on all linear
-layers, or with ``--method full`` all weights. Each runs in a process of its own, one after another, ``--rounds``
+Every variant trains the same tokens of the same rows in the same order, in float32 if not told otherwise: rank-8
+adapters on all linear layers, or with ``--method full`` all weights. A GPU is used where there is one. Each runs in a process of its own, one after another, ``--rounds``
 times, so that a busy minute hits all of them. The table shows the fastest round of each; "CPU s" is the processor
 time of that round's steps, which other load on the machine changes less than the clock; "first step s" is the time
 from the start of the process to the end of its first step; "of the limit" compares the operations of the steps
@@ -10,17 +10,22 @@ with what plain matrix products reach in the same process.
     python benchmarks/train.py --steps 16 --rounds 3
     python benchmarks/train.py --method full
     python benchmarks/train.py --max_length 2048 --turns 12       # conversations of 1 to 12 rounds
+    python benchmarks/random_model.py /tmp/1b                     # on a GPU, with random weights
+    python benchmarks/train.py --model_dir /tmp/1b --dtype bfloat16 --max_length 2048 --turns 12 --batch_size 16 \
+        --repeat --steps 16 --warmup 4 --variants ft "ft liger" trl "trl tuned" "trl liger"
 
 - ``ft``: ``ft_train.train`` with its defaults.
 - ``trl``: SFTTrainer as its documentation sets it up, but for float32 and no shuffling.
 - ``trl tuned``: the same without gradient checkpointing.
-- ``trl padding-free``: that with ``padding_free``.
+- ``trl padding-free``: that with ``padding_free``; on a GPU it needs a package of flash attention.
+- ``ft liger``, ``trl liger``: with Liger's kernels, TRL without checkpointing; both need a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -39,6 +44,7 @@ from transformers import TrainerCallback
 from turns import run_in_process, turns
 
 VARIANTS = ("ft", "trl", "trl tuned", "trl padding-free")
+LIGER = ("ft liger", "trl liger")
 ROWS = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca_en_demo.json"
 LORA = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.05}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -55,7 +61,9 @@ class Job:
         samples: ``(input_ids, loss_weights)`` of the rows, in the order in which they are trained.
         batch_size: rows of a step.
         steps: optimizer steps.
+        warmup: the first steps, which aren't timed.
         threads: of torch.
+        dtype: of the weights, as torch names it.
     """
 
     model: str
@@ -63,7 +71,13 @@ class Job:
     samples: list[tuple[list[int], list[float]]]
     batch_size: int
     steps: int
+    warmup: int
     threads: int
+    dtype: str
+
+    def timed(self) -> list[tuple[list[int], list[float]]]:
+        """Return the samples of the timed steps."""
+        return self.samples[self.warmup * self.batch_size :]
 
 
 def main() -> int:
@@ -72,7 +86,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rows", type=Path, default=ROWS, help="alpaca rows (JSON)")
-    parser.add_argument("--model_type", default="smollm2-135m-instruct")
+    add_model_arguments(parser)
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
     parser.add_argument("--max_length", type=int, default=512)
     parser.add_argument(
@@ -82,7 +96,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS + LIGER, default=list(VARIANTS))
     parser.add_argument("--json", type=Path, help="write all rounds here")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -107,6 +121,15 @@ def main() -> int:
     return 0
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which model is trained, and how long before the clock runs."""
+    parser.add_argument("--model_type", default="smollm2-135m-instruct")
+    parser.add_argument("--model_dir", help="directory of a model, instead of --model_type")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--warmup", type=int, default=0, help="first steps, which aren't timed")
+    parser.add_argument("--repeat", action="store_true", help="rows may come again")
+
+
 def prepare_job(arguments: argparse.Namespace) -> Job:
     """Encode as many rows as the steps need, with ft's template, and put them in ft's order."""
     from ft_core.arguments import ModelArguments, TemplateArguments
@@ -116,14 +139,22 @@ def prepare_job(arguments: argparse.Namespace) -> Job:
     from ft_train import SftRecipe
     from ft_train.order import BatchOrder
 
-    prepared = prepare(ModelArguments(model_type=arguments.model_type), TemplateArguments())
+    given = (
+        {"model_id_or_path": arguments.model_dir}
+        if arguments.model_dir
+        else {"model_type": arguments.model_type}
+    )
+    prepared = prepare(ModelArguments(**given), TemplateArguments())
     wanted = arguments.steps * arguments.batch_size
     examples = [
         Example(tuple(Message(role, text) for role, text in turns))
         for turns in conversations(arguments.rows, arguments.turns)
     ]
     encoded = SftRecipe(arguments.max_length).encode(examples, prepared.chosen.template)
-    samples = [item.sequences[0] for item in encoded if isinstance(item, Sample)][:wanted]
+    samples = [item.sequences[0] for item in encoded if isinstance(item, Sample)]
+    if arguments.repeat:
+        samples *= math.ceil(wanted / len(samples))
+    samples = samples[:wanted]
     if len(samples) < wanted:
         raise SystemExit(f"{arguments.rows} gives {len(samples)} samples, {wanted} are needed")
     order = BatchOrder(wanted, seed=42).order()
@@ -133,7 +164,9 @@ def prepare_job(arguments: argparse.Namespace) -> Job:
         [(list(samples[i].input_ids), list(samples[i].loss_weights)) for i in order],
         arguments.batch_size,
         arguments.steps,
+        arguments.warmup,
         arguments.threads,
+        arguments.dtype,
     )
 
 
@@ -161,36 +194,57 @@ def run_worker(variant: str, job_file: str, directory: str) -> None:
     job = Job(**json.loads(Path(job_file).read_text()))
     torch.set_num_threads(job.threads)
     torch.manual_seed(42)
-    watch = FirstStep()
-    run = (
-        prepare_ft(job, directory, watch)
-        if variant == "ft"
-        else prepare_trl(job, directory, variant, watch)
-    )
-    ready = time.perf_counter()
-    cpu = time.process_time()
+    watch = Watch(job.warmup)
+    prepare = prepare_ft if variant.startswith("ft") else prepare_trl
+    run = prepare(job, directory, variant, watch)
+    watch.note()
     losses = run()
     result = {
-        "seconds": time.perf_counter() - ready,
-        "cpu_seconds": time.process_time() - cpu,
-        "first_step_seconds": watch.ended - psutil.Process().create_time(),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "seconds": time.perf_counter() - watch.seconds,
+        "cpu_seconds": time.process_time() - watch.cpu_seconds,
+        "first_step_seconds": watch.first_ended - psutil.Process().create_time(),
+        "peak_gib": peak_gib(),
         "losses": losses,
-        "trained_tokens": sum(sum(1 for w in weights if w) for _, weights in job.samples),
+        "trained_tokens": sum(sum(1 for w in weights if w) for _, weights in job.timed()),
     }
     if variant == "ft":
         result |= limit_of(job)
     (Path(directory) / "result.json").write_text(json.dumps(result))
 
 
-class FirstStep(TrainerCallback):
-    """Notes when the first step of a run has ended."""
+class Watch(TrainerCallback):
+    """Notes when the first step of a run has ended, and the last one before the clock runs.
 
-    ended = 0.0
+    Attributes:
+        seconds, cpu_seconds: by the clock and of this process when the timed steps begin.
+        first_ended: when the first step ended.
+    """
+
+    def __init__(self, warmup: int) -> None:
+        self._warmup = warmup
+        self.seconds = self.cpu_seconds = self.first_ended = 0.0
+
+    def note(self) -> None:
+        """Let the clock begin now."""
+        self.seconds, self.cpu_seconds = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the time once."""
-        self.ended = self.ended or time.time()
+        """Note the time, of a GPU when it has done the step."""
+        if state.global_step in (1, self._warmup):
+            peak_gib()
+            self.first_ended = self.first_ended or time.time()
+        if state.global_step == self._warmup:
+            self.note()
+
+
+def peak_gib() -> float:
+    """Return the most memory that this process took, of the GPU where it has one, after all its work is done."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    torch.cuda.synchronize()
+    return float(torch.cuda.max_memory_allocated()) / 2**30
 
 
 def limit_of(job: Job) -> dict[str, float]:
@@ -205,10 +259,12 @@ def limit_of(job: Job) -> dict[str, float]:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model))
     if job.method == "lora":
         model = TUNERS.get("lora").apply(model, lora_settings())
-    tokens = sum(len(ids) for ids, _ in job.samples)
-    trained = sum(1 for _, weights in job.samples for weight in weights if weight)
+    tokens = sum(len(ids) for ids, _ in job.timed())
+    trained = sum(1 for _, weights in job.timed() for weight in weights if weight)
     operations = tokens * token_operations(model, trained / tokens)
-    return {"operations": operations, "matrix_rate": matrix_rate("cpu", torch.float32)}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rate = matrix_rate(device, getattr(torch, job.dtype))
+    return {"operations": operations, "matrix_rate": rate, "tokens": tokens}
 
 
 def lora_settings() -> Any:
@@ -223,7 +279,7 @@ def lora_settings() -> Any:
     )
 
 
-def prepare_ft(job: Job, directory: str, watch: FirstStep) -> Any:
+def prepare_ft(job: Job, directory: str, variant: str, watch: Watch) -> Any:
     """Return the training run of ft."""
     import torch
 
@@ -234,7 +290,8 @@ def prepare_ft(job: Job, directory: str, watch: FirstStep) -> Any:
     from ft_train.order import BatchOrder
 
     tuner = TUNERS.get(job.method)
-    model = load_model(Path(job.model), dtype=torch.float32, for_training=True)
+    on_gpu = torch.cuda.is_available()
+    model = load_model(Path(job.model), dtype=getattr(torch, job.dtype), for_training=True)
     model = tuner.apply(model, lora_settings() if job.method == "lora" else FullSettings())
     # Undo ft's order, since the rows come in it already.
     rows: list[Any] = [None] * len(job.samples)
@@ -252,6 +309,9 @@ def prepare_ft(job: Job, directory: str, watch: FirstStep) -> Any:
         logging_steps=1,
         save_strategy="no",
         disable_tqdm=True,
+        device="cuda" if on_gpu else "cpu",
+        mixed_precision="bf16" if on_gpu and job.dtype == "bfloat16" else "no",
+        use_liger_kernel=variant == "ft liger",
     )
 
     def run() -> list[float]:
@@ -262,7 +322,7 @@ def prepare_ft(job: Job, directory: str, watch: FirstStep) -> Any:
     return run
 
 
-def prepare_trl(job: Job, directory: str, variant: str, watch: FirstStep) -> Any:
+def prepare_trl(job: Job, directory: str, variant: str, watch: Watch) -> Any:
     """Return the training run of TRL."""
     import torch
     from datasets import Dataset
@@ -270,7 +330,8 @@ def prepare_trl(job: Job, directory: str, variant: str, watch: FirstStep) -> Any
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
+    on_gpu = torch.cuda.is_available()
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=getattr(torch, job.dtype))
     rows = [
         {
             "input_ids": ids,
@@ -285,6 +346,8 @@ def prepare_trl(job: Job, directory: str, variant: str, watch: FirstStep) -> Any
         options["gradient_checkpointing"] = False
     if variant == "trl padding-free":
         options["padding_free"] = True
+    if variant == "trl liger":
+        options["use_liger_kernel"] = True
     config = SFTConfig(
         output_dir=directory,
         max_length=None,
@@ -297,8 +360,8 @@ def prepare_trl(job: Job, directory: str, variant: str, watch: FirstStep) -> Any
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        use_cpu=True,
-        bf16=False,
+        use_cpu=not on_gpu,
+        bf16=on_gpu and job.dtype == "bfloat16",
         train_sampling_strategy="sequential",
         **options,
     )
@@ -322,10 +385,10 @@ def prepare_trl(job: Job, directory: str, variant: str, watch: FirstStep) -> Any
 
 def show(job: Job, results: dict[str, list[dict[str, Any]]]) -> None:
     """Print the fastest round of each variant, and how it compares with ft."""
-    tokens = sum(len(ids) for ids, _ in job.samples)
+    tokens = sum(len(ids) for ids, _ in job.timed())
     first = next(iter(results.values()))[0]
     title = (
-        f"{job.method}: {job.steps} steps of {job.batch_size} rows, {tokens:,} tokens, {first['trained_tokens']:,} trained, "
+        f"{job.method}: {job.steps - job.warmup} steps of {job.batch_size} rows, {tokens:,} tokens, {first['trained_tokens']:,} trained, "
         f"{job.threads} threads"
     )
     table = Table(title=title)

@@ -14,15 +14,25 @@ from transformers import AutoModelForCausalLM
 
 from ft_core.testing import tiny_model
 from ft_core.tuners import TUNERS, LoraSettings
-from ft_core.tuners.lora.lean import LeanLinear, SharedMasks, draw_mask, low_rank_update
+from ft_core.tuners.lora import low_rank
+from ft_core.tuners.lora.lean import LeanLinear, SharedMasks, draw_mask
+from ft_core.tuners.lora.low_rank import low_rank_update
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "phi3", "mistral", "mixtral")
+
+
+@pytest.fixture(params=["wide", "tall"])
+def shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The products of CPUs, and those of other devices."""
+    if request.param == "tall":
+        monkeypatch.setattr(low_rank, "_WideUpdate", low_rank._TallUpdate)
 
 
 def leaves(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
 
 
+@pytest.mark.usefixtures("shape")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_loss_and_gradients_are_those_of_peft(architecture: str, tmp_path: Path) -> None:
     directory = tiny_model(tmp_path, architecture)
@@ -53,16 +63,17 @@ def test_loss_and_gradients_are_those_of_peft(architecture: str, tmp_path: Path)
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("shape")
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_gradients_are_those_of_finite_differences(dropout: float) -> None:
     torch.manual_seed(0)
     shapes = ((2, 3, 5), (2, 3, 4), (2, 4), (5, 2))
     values = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
-    mask = draw_mask(values[1], dropout) if dropout else None
+    keep = draw_mask(values[1], dropout).keep if dropout else None
 
     def run(result: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-        return low_rank_update(result.clone(), *others, 0.7, mask)
+        return low_rank_update(result.clone(), *others, 0.7, keep)
 
     assert torch.autograd.gradcheck(run, values)
 
@@ -78,8 +89,10 @@ def test_dropped_values_are_as_many_as_asked_and_the_mean_stays() -> None:
     assert (mask[:, 1:] * mask[:, :-1]).float().mean().item() == pytest.approx(0.95**2, abs=1e-3)
 
     x, a, b = torch.randn(4, 64), torch.randn(2, 64), torch.randn(8, 2)
+    masks = [draw_mask(x, 0.5) for _ in range(4000)]
     draws = [
-        low_rank_update(torch.zeros(4, 8), x, a, b, 2.0, draw_mask(x, 0.5)) for _ in range(4000)
+        low_rank_update(torch.zeros(4, 8), x, a, b, 2.0 / mask.probability, mask.keep)
+        for mask in masks
     ]
     torch.testing.assert_close(torch.stack(draws).mean(0), 2.0 * x @ a.T @ b.T, atol=1.6, rtol=0)
 

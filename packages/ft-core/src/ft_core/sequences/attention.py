@@ -28,6 +28,7 @@ from transformers.masking_utils import (
 
 from ft_core.errors import ModelError
 from ft_core.sequences.causal import can_attend, causal_attention
+from ft_core.sequences.flash import attend_documents, can_attend_documents
 
 NAME = "ft_joined"
 """The implementation's name in ``config._attn_implementation``."""
@@ -73,7 +74,7 @@ def joined_mask(
     """Describe which tokens see which, in the form ``joined_attention`` takes.
 
     Returns:
-        ``None`` for one causal document; for several an int32 tensor [1, 1, 2, D] of where each
+        ``None`` for one causal document; for several an int32 tensor [1, 1, 2, D] on the CPU of where each
         document begins and of its window (0 sees all of it); otherwise a dense boolean mask.
     """
     square = batch_size == 1 and 1 < q_length == kv_length and q_offset == kv_offset == 0
@@ -84,7 +85,8 @@ def joined_mask(
             if len(starts) == 1 and window == 0:
                 return None
             described = torch.stack([starts, torch.full_like(starts, window)])
-            return described.to(torch.int32)[None, None]
+            # Every layer reads it on the processor: from there, it waits for no GPU.
+            return described.to("cpu", torch.int32)[None, None]
     mask: torch.Tensor | None = sdpa_mask(
         batch_size=batch_size,
         q_length=q_length,
@@ -179,6 +181,8 @@ def joined_attention(
     starts: list[int] = attention_mask[0, 0, 0].tolist()
     window = int(attention_mask[0, 0, 1, 0])
     ends = [*starts[1:], query.shape[2]]
+    if can_attend_documents(query, value, dropout):
+        return attend_documents(query, key, value, ends, window, scaling), None
     grouped = query.shape[1] != key.shape[1] and use_gqa_in_sdpa(None, key, value)
     if query.shape[1] != key.shape[1] and not grouped:
         key, value = _repeat(query, key), _repeat(query, value)

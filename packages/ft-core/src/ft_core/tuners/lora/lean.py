@@ -17,6 +17,8 @@ from peft import LoraConfig, PeftConfig
 from peft.tuners.lora.layer import Linear as PeftLinear
 from transformers import PreTrainedModel
 
+from ft_core.tuners.lora.low_rank import low_rank_update
+
 _STEPS = 1 << 16
 """Dropout on CPUs draws 16 bits for each value: its probability is right to 1/65536, and exact in the mean."""
 
@@ -32,15 +34,13 @@ class LeanLinear(PeftLinear):  # type: ignore[misc]
             return result
         dropout = self.lora_dropout[name]
         rate = float(dropout.p) if self.training and isinstance(dropout, torch.nn.Dropout) else 0.0
-        mask = _MASKS.mask_for(self, x, rate) if rate else None
-        return low_rank_update(
-            self.base_layer(x),
-            x,
-            self.lora_A[name].weight,
-            self.lora_B[name].weight,
-            float(self.scaling[name]),
-            mask,
-        )
+        scale, keep = float(self.scaling[name]), None
+        if rate:
+            mask = _MASKS.mask_for(self, x, rate)
+            # What is kept grows by the probability's inverse, and so may the update of it.
+            scale, keep = scale / mask.probability, mask.keep
+        a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        return low_rank_update(self.base_layer(x), x, a, b, scale, keep)
 
     def _plain_adapter(self) -> str | None:
         """Return the name of the one adapter that is in use, if its update is the plain product."""
@@ -64,78 +64,6 @@ def use_lean_layers(config: PeftConfig, model: PreTrainedModel) -> None:
     quantized = getattr(model.config, "quantization_config", None) is not None
     if type(config) is LoraConfig and not (quantized or config.fan_in_fan_out or config.use_dora):
         config._register_custom_module({torch.nn.Linear: LeanLinear})
-
-
-def low_rank_update(
-    result: torch.Tensor,
-    x: torch.Tensor,
-    matrix_a: torch.Tensor,
-    matrix_b: torch.Tensor,
-    scale: float,
-    mask: DropoutMask | None = None,
-) -> torch.Tensor:
-    """Return ``result + scale * dropout(x) A^T B^T`` (https://arxiv.org/abs/2106.09685), in place where it can be.
-
-    Args:
-        result: output of the layer [..., out]; nobody else may need it.
-        x: its input [..., in].
-        matrix_a: [r, in].
-        matrix_b: [out, r].
-        scale: of the update.
-        mask: which values of ``x`` are kept; they grow by the probability's inverse.
-    """
-    keep = None
-    if mask is not None:
-        keep, scale = mask.keep, scale / mask.probability
-    updated: torch.Tensor = _LowRankUpdate.apply(result, x, matrix_a, matrix_b, scale, keep)  # type: ignore[no-untyped-call]
-    return updated
-
-
-class _LowRankUpdate(torch.autograd.Function):
-    """``low_rank_update`` with its gradients."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        result: torch.Tensor,
-        x: torch.Tensor,
-        matrix_a: torch.Tensor,
-        matrix_b: torch.Tensor,
-        scale: float,
-        keep: torch.Tensor | None,
-    ) -> torch.Tensor:
-        dtype = _compute_dtype(matrix_a)
-        flat = x.reshape(-1, x.shape[-1]).to(dtype)
-        ctx.scale = scale
-        dropped = flat if keep is None else flat * keep
-        a, b = matrix_a.to(dtype), matrix_b.to(dtype)
-        narrow = a @ dropped.T  # [r, T]: products with few rows are the fast ones on CPUs
-        ctx.save_for_backward(x, keep, matrix_a, matrix_b, narrow)
-        ctx.dtype = dtype
-        wide = result.view(-1, result.shape[-1])
-        if wide.dtype == dtype:
-            wide.addmm_(narrow.T, b.T, alpha=ctx.scale)
-        else:
-            wide.add_((narrow.T @ b.T).to(wide.dtype), alpha=ctx.scale)
-        ctx.mark_dirty(result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
-        (gradient,) = gradients
-        x, keep, matrix_a, matrix_b, narrow = ctx.saved_tensors
-        wide = gradient.reshape(-1, gradient.shape[-1]).to(ctx.dtype)
-        slope = (matrix_b.to(ctx.dtype).T @ wide.T).mul_(ctx.scale)  # [r, T]
-        for_a = for_b = for_x = None
-        if ctx.needs_input_grad[3]:
-            for_b = (narrow @ wide).mul_(ctx.scale).T.to(matrix_b.dtype)
-        if ctx.needs_input_grad[2]:
-            flat = x.reshape(-1, x.shape[-1]).to(ctx.dtype)
-            for_a = (slope @ (flat if keep is None else flat * keep)).to(matrix_a.dtype)
-        if ctx.needs_input_grad[1]:
-            back = slope.T @ matrix_a.to(ctx.dtype)
-            for_x = (back if keep is None else back.mul_(keep)).to(x.dtype).view(x.shape)
-        return gradient, for_x, for_a, for_b, None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +115,3 @@ class SharedMasks:
 
 
 _MASKS = SharedMasks()
-
-
-def _compute_dtype(matrix: torch.Tensor) -> torch.dtype:
-    """Return the type that autocast computes in here, else the adapter's own."""
-    kind = matrix.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else matrix.dtype

@@ -92,11 +92,7 @@ class ColumnCache(DynamicCache):  # type: ignore[misc]
 
     def __init__(self, config: PretrainedConfig, *, rows: int = 0, columns: int = 0) -> None:
         super().__init__(config=config)
-        layer_types, settings = get_layer_types_and_kwargs(config)
-        self.layers = [
-            ColumnLayer(self, setting.get("sliding_window"))
-            for _, setting in zip(layer_types, settings, strict=False)
-        ]
+        self.layers = [ColumnLayer(self, window) for window in _windows(config)]
         self.rows = 0
         self.starts: list[int] = []
         self.base = 0
@@ -246,3 +242,15 @@ def _adds_tokens(model: PreTrainedModel) -> bool:
 def _buffer(like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     rows, columns = size
     return like.new_zeros((rows, like.shape[1], columns, like.shape[3]))
+
+
+def _windows(config: PretrainedConfig) -> list[int | None]:
+    """Return the sliding window of each layer that caches, if it has one.
+
+    Releases of transformers before 5.18 describe all layers by one dictionary, later ones each by its own.
+    """
+    layer_types, settings = get_layer_types_and_kwargs(config)
+    if not isinstance(settings, dict):
+        return [setting.get("sliding_window") for setting in settings]
+    window = settings.get("sliding_window")
+    return [None if kind == "full_attention" else window for kind in layer_types]
