@@ -1,7 +1,9 @@
 """Write a model of random weights with the tokenizer of a real one, to measure sizes that nobody has to fetch.
 
-    python benchmarks/random_model.py /tmp/1b            # 1.07 billion weights, as Llama-3.2-1B is built
-    python benchmarks/random_model.py /tmp/half --size 0.5b
+The 1b size has the shape of Llama-3.2-1B.
+
+python benchmarks/random_model.py /tmp/1b            # 1.07 billion weights, as Llama-3.2-1B is built
+python benchmarks/random_model.py /tmp/half --size 0.5b
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def main() -> int:
     parser.add_argument("--size", choices=SIZES, default="1b")
     parser.add_argument("--tokenizer_dir", type=Path, help="of a tokenizer; default: SmolLM2's")
     arguments = parser.parse_args()
-    source = arguments.tokenizer_dir or fetch(resolve_model(model_type="smollm2-135m-instruct"))
+    source = arguments.tokenizer_dir or fetch(resolve_model("smollm2-135m-instruct", None))
     tokenizer = Tokenizer.from_directory(source)
     size = SIZES[arguments.size]
     heads = size["hidden_size"] // 64

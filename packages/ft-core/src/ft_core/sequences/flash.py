@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
@@ -53,7 +54,7 @@ def attend_documents(
     """
     dtype = _compute_dtype(query)
     q, k, v = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
-    options = {}
+    options: dict[str, Any] = {}
     if _TAKES_GROUPS:
         options["enable_gqa"] = True
     elif q.shape[1] != k.shape[1]:
