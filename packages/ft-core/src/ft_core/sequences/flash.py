@@ -60,13 +60,14 @@ def attend_documents(
     elif q.shape[1] != k.shape[1]:
         k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     borders, longest = _borders(tuple(ends), query.device)
-    output: torch.Tensor = varlen_attn(
+    attended: Any = varlen_attn(
         *(q, k, v, borders, borders, longest, longest),
         scale=scale,
         window_size=(window - 1 if window else -1, 0),
         **options,
     )
-    return output[None]
+    output: torch.Tensor = attended[None]
+    return output
 
 
 def _compute_dtype(query: torch.Tensor) -> torch.dtype:
