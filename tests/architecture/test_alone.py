@@ -17,7 +17,7 @@ TOOLS = ("pytest", "pytest-asyncio")
 TESTED_WITH = {
     "ft-core": ("model", "media", "gguf", "bnb", "hqq"),
     "ft-align": ("online",),
-    "ft-serve": ("constraints",),
+    "ft-serve": ("constraints", "media"),
     "ft-ui": ("gradio",),
 }
 """Extras that the tests of a package need; added once the package has shown to work without."""
