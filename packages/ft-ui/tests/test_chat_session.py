@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ft_core.agents import AGENTS, ParsedAnswer, parse
 from ft_core.engine import GenerationEvent, GenerationRequest, Sampling
 from ft_core.errors import ModelError, UsageError
-from ft_core.examples import Message
+from ft_core.examples import Example, Message
 from ft_core.templates import TEMPLATES, choose_template
 from ft_core.testing import tiny_tokenizer
 from ft_core.tokenizer import Tokenizer
 from ft_ui.chat.answering import BASE, EngineAnswerer, Piece, together, until_stopped
 from ft_ui.chat.collected import RowFiles
 from ft_ui.chat.messages import Conversation
+from ft_ui.chat.saved import conversation_from_json, conversation_to_json
 from ft_ui.chat.session import Speed, Stops, answered, answered_by_two, joined
+from ft_ui.chat.shown import shown_messages
 
 
 @dataclass
@@ -40,8 +44,17 @@ class Scripted:
     def chats(self) -> bool:
         return True
 
+    takes_tools = True
+
+    def read(self, answer: str) -> ParsedAnswer:
+        return parse(answer, AGENTS.get("hermes"))
+
     async def answer(
-        self, messages: Sequence[Message], sampling: Sampling, voice: str
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        voice: str,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> AsyncIterator[Piece]:
         self.asked.append(([m.text for m in messages], voice))
         try:
@@ -67,6 +80,73 @@ async def test_an_answer_streams_into_the_conversation() -> None:
     assert steps[-1].turns[-1].answer.state == "done"
     assert answerer.asked == [(["Be brief.", "Capital of France?"], BASE)]
     assert speed.tokens == 3
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "%s"}}\n</tool_call>'
+
+
+async def last(conversation: Conversation, answerer: Scripted) -> Conversation:
+    steps = answered(conversation, answerer, Sampling(), BASE, asyncio.Event(), Speed())
+    return [step async for step in steps][-1]
+
+
+async def test_the_person_gives_the_results_of_calls() -> None:
+    answerer = Scripted({BASE: ["I look. ", CALL % "Paris"]})
+    asked = Conversation().with_tools([WEATHER]).ask("Rain in Paris?")
+    called = await last(asked, answerer)
+    assert [(call.name, call.arguments) for call in called.awaited] == [
+        ("weather", {"city": "Paris"})
+    ]
+    answerer.words[BASE] = ["It rains."]
+    done = await last(called.ask("rain"), answerer)
+    assert answerer.asked[-1][0] == ["Rain in Paris?", "I look.", "rain"]
+    row = done.training_row()
+    assert [message.role for message in row.messages] == ["user", "assistant", "tool", "assistant"]
+    assert row.messages[1].tool_calls[0].name == "weather"
+    assert row.tools == (WEATHER,)
+    assert Example.from_json(row.to_json()) == row
+    assert conversation_from_json(json.loads(json.dumps(conversation_to_json(done)))) == done
+    shown, turns = shown_messages(done)
+    assert [message["role"] for message in shown] == [
+        "user",
+        "assistant",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+    assert shown[2]["metadata"]["title"] == "Calls weather" and "Paris" in shown[2]["content"]
+    assert shown[3]["content"] == "*Result:* rain"
+    assert turns == [0, 0, 0, 1, 1]
+
+
+async def test_results_of_several_calls_are_a_list() -> None:
+    answerer = Scripted({BASE: [CALL % "Paris", "\n", CALL % "Rome"]})
+    called = await last(Conversation().with_tools([WEATHER]).ask("Where does it rain?"), answerer)
+    assert len(called.awaited) == 2
+    for wrong in ("rain", '["rain"]', '{"a": 1}'):
+        with pytest.raises(
+            UsageError, match="weather, weather; write their results as a JSON list of 2"
+        ):
+            called.ask(wrong)
+    results = called.ask('["rain", {"sun": 1}]').prompt()[-2:]
+    assert [(message.role, message.text) for message in results] == [
+        ("tool", "rain"),
+        ("tool", '{"sun": 1}'),
+    ]
+    assert called.clear().tools == (WEATHER,)
+
+
+async def test_without_tools_nothing_is_called() -> None:
+    answerer = Scripted({BASE: [CALL % "Paris"]})
+    said = await last(Conversation().ask("Write a call."), answerer)
+    assert said.awaited == () and said.turns[0].answer.text == CALL % "Paris"
 
 
 async def test_a_stopped_answer_keeps_what_there_is_and_frees_the_model() -> None:

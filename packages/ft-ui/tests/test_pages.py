@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from ft_core.engine import Sampling
-from ft_core.errors import UsageError
+from ft_core.errors import DataError, UsageError
 from ft_core.runs import Run
 from ft_ui.chat.answering import BASE
 from ft_ui.chat.collected import RowFiles
@@ -48,6 +49,7 @@ class Silent:
 
     voices = ("default-lora", BASE)
     chats = True
+    takes_tools = True
 
 
 def studio(root: Path, language: str = "en") -> Any:
@@ -169,3 +171,14 @@ def test_a_page_with_a_password_wants_it_for_every_file(tmp_path: Path) -> None:
             assert client.get(path).status_code == 401
             assert client.get(path, auth=("me", "secret")).status_code == 200
     address.listening.close()
+
+
+def test_tools_of_the_page_are_checked_where_they_are_written() -> None:
+    from ft_ui.pages.chat import tools_of
+
+    assert tools_of("  ") == ()
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    assert tools_of(json.dumps([tool])) == (tool,)
+    for wrong in ("[", "{}", '[{"type": "function"}]'):
+        with pytest.raises((UsageError, DataError)):
+            tools_of(wrong)

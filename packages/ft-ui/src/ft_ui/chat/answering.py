@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from ft_core.agents import AGENTS, AgentFormat, ParsedAnswer, parse
 from ft_core.engine import Engine, FinishReason, GenerationRequest, Sampling
 from ft_core.examples import Message
 from ft_core.templates.template import Template
@@ -40,10 +41,23 @@ class Answerer(Protocol):
         """Whether the model knows conversations; one that doesn't only continues texts."""
         ...
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether ``answer`` may be given functions to call."""
+        ...
+
     def answer(
-        self, messages: Sequence[Message], sampling: Sampling, voice: str
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        voice: str,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> AsyncIterator[Piece]:
         """Answer the last message."""
+        ...
+
+    def read(self, answer: str) -> ParsedAnswer:
+        """Return what an answer says, and which functions it calls."""
         ...
 
     def complete(self, text: str, sampling: Sampling, voice: str) -> AsyncIterator[Piece]:
@@ -78,13 +92,32 @@ class EngineAnswerer:
         """Whether the chat format has more than one round."""
         return self.template.multi_turn
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat format goes beyond one round, which calls and their results are."""
+        return self.template.multi_turn
+
     def answer(
-        self, messages: Sequence[Message], sampling: Sampling, voice: str
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        voice: str,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> AsyncIterator[Piece]:
         """Answer the last message; a format of one round gets it alone."""
         if not self.template.multi_turn:
             messages = [m for m in messages if m.role == "system"] + [messages[-1]]
-        return self._ask(self.template.encode_prompt(messages), sampling, voice)
+        if tools:
+            sampling = replace(sampling, stop=(*sampling.stop, *self._agent().stop))
+        return self._ask(self.template.encode_prompt(messages, tools), sampling, voice)
+
+    def read(self, answer: str) -> ParsedAnswer:
+        """Return what an answer says, and which functions it calls."""
+        return parse(answer, self._agent())
+
+    def _agent(self) -> AgentFormat:
+        # A template with a form of its own for tools: most of today's write calls as Hermes does.
+        return AGENTS.get(self.template.tools_prompt or "hermes")
 
     def complete(self, text: str, sampling: Sampling, voice: str) -> AsyncIterator[Piece]:
         """Continue a text without any chat format."""

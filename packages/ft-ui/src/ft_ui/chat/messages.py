@@ -6,13 +6,15 @@ one in its session and hand it out safely while an answer streams in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from ft_core.agents import ParsedAnswer
 from ft_core.engine import FinishReason
 from ft_core.errors import DataError, UsageError
-from ft_core.examples import Example, Message
+from ft_core.examples import Example, Message, ToolCall
 
 AnswerState = Literal["streaming", "done", "cut", "stopped"]
 """``cut`` ended at the token limit, ``stopped`` was ended by the person; both are incomplete."""
@@ -26,10 +28,23 @@ _STATE_AFTER: Mapping[FinishReason, AnswerState] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of the assistant, or as much of it as there is yet."""
+    """An answer of the assistant, or as much of it as there is yet.
+
+    Attributes:
+        text: as the model wrote it.
+        state: whether it is complete.
+        calls: the functions it calls, if any; ``content`` is what it says besides.
+    """
 
     text: str = ""
     state: AnswerState = "streaming"
+    calls: tuple[ToolCall, ...] = ()
+    content: str = ""
+
+    def message(self, weight: float | None = None) -> Message:
+        """Return it as a message of a row; ``weight`` is that of its loss."""
+        said = self.content if self.calls else self.text
+        return Message("assistant", said, self.calls, weight=weight)
 
     @property
     def complete(self) -> bool:
@@ -50,7 +65,7 @@ class Turn:
     """A question and the answers it got.
 
     Attributes:
-        question: what the person wrote.
+        question: what the person wrote: a question, or the results of what the answer before it calls.
         answers: in order of arrival, at least one; each retry adds one.
         shown: position of the answer the page shows and the conversation goes on from.
         votes: choices between two of the answers.
@@ -79,10 +94,12 @@ class Conversation:
     Attributes:
         turns: in order; only the last one's answer may be empty or still being written.
         system: ``None`` leaves it to the template, ``""`` asks for none.
+        tools: functions that the model may call, in OpenAI's form; the person gives their results.
     """
 
     turns: tuple[Turn, ...] = ()
     system: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def streaming(self) -> bool:
@@ -92,24 +109,36 @@ class Conversation:
     def with_system(self, system: str | None) -> Conversation:
         """Start anew under this system message; answers given under another one don't carry over."""
         self._require_quiet("change the system message")
-        return Conversation(system=system)
+        return Conversation(system=system, tools=self.tools)
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Conversation:
+        """Start anew with these functions, which a model is told of before all else."""
+        self._require_quiet("change the tools")
+        return Conversation(system=self.system, tools=tuple(tools))
 
     def clear(self) -> Conversation:
         """Drop all turns and keep the system message."""
         self._require_quiet("clear the conversation")
-        return Conversation(system=self.system)
+        return Conversation(system=self.system, tools=self.tools)
+
+    @property
+    def awaited(self) -> tuple[ToolCall, ...]:
+        """The calls whose results the next message gives."""
+        return self.turns[-1].answer.calls if self.turns and not self.streaming else ()
 
     def ask(self, question: str) -> Conversation:
         """Add a turn with this question; its answer is being written from then on.
 
         Raises:
-            UsageError: the question is blank, or the one before it is not answered.
+            UsageError: the question is blank, or the one before it is not answered, or it doesn't give
+                the results of what the last answer calls.
         """
         self._require_quiet("ask")
         if not question.strip():
             raise UsageError("the question is empty; write something first")
         if self.turns and not self.turns[-1].answer.text.strip():
             raise UsageError("the last question has no answer yet; retry it, edit it or undo it")
+        _results(self.awaited, question)
         return replace(self, turns=(*self.turns, Turn(question)))
 
     def prompt(self) -> tuple[Message, ...]:
@@ -138,6 +167,12 @@ class Conversation:
             UsageError: no answer is being written.
         """
         return self._with_newest(replace(self._written(), state=_STATE_AFTER[reason]))
+
+    def called(self, parsed: ParsedAnswer) -> Conversation:
+        """Note what the newest answer, which has ended, calls."""
+        newest = self._last().answers[-1]
+        calls, content = parsed.tool_calls, parsed.content
+        return self._with_newest(replace(newest, calls=calls, content=content)) if calls else self
 
     def stop(self) -> Conversation:
         """End the answer where it is and keep what there is of it.
@@ -236,7 +271,7 @@ class Conversation:
             raise DataError(
                 "the conversation has no complete answer to learn from", rule="missing_answer"
             )
-        return Example(messages=(*self._system_message(), *_said(turns)))
+        return Example(messages=(*self._system_message(), *_said(turns)), tools=self.tools)
 
     def preference_rows(self) -> list[Example]:
         """Return a preference row for every vote, in order of the turns."""
@@ -244,9 +279,10 @@ class Conversation:
             Example(
                 messages=(
                     *self._context(index),
-                    Message("assistant", turn.answers[vote.chosen].text),
+                    turn.answers[vote.chosen].message(),
                 ),
-                rejected=(Message("assistant", turn.answers[vote.rejected].text),),
+                rejected=(turn.answers[vote.rejected].message(),),
+                tools=self.tools,
             )
             for index, turn in enumerate(self.turns)
             for vote in turn.votes
@@ -254,8 +290,8 @@ class Conversation:
 
     def _context(self, index: int) -> tuple[Message, ...]:
         """The messages up to the question of a turn, with the shown answers before it."""
-        question = Message("user", self._turn(index).question)
-        return (*self._system_message(), *_said(self.turns[:index]), question)
+        turn, before = self._turn(index), self.turns[:index]
+        return (*self._system_message(), *_said(before), *_asked(before, turn.question))
 
     def _system_message(self) -> tuple[Message, ...]:
         return () if self.system is None else (Message("system", self.system),)
@@ -290,12 +326,42 @@ class Conversation:
             raise UsageError(f"can't {action} while an answer is being written; stop it first")
 
 
-def _said(turns: Iterable[Turn]) -> Iterator[Message]:
+def _said(turns: Sequence[Turn]) -> Iterator[Message]:
     """Questions and shown answers; those that no model should learn have weight 0."""
-    for turn in turns:
-        yield Message("user", turn.question)
-        weight = None if turn.answer.complete else 0.0
-        yield Message("assistant", turn.answer.text, weight=weight)
+    for index, turn in enumerate(turns):
+        yield from _asked(turns[:index], turn.question)
+        yield turn.answer.message(None if turn.answer.complete else 0.0)
+
+
+def _asked(before: Sequence[Turn], question: str) -> Iterable[Message]:
+    """Return a question as messages: itself, or the result of each call of the answer before it."""
+    calls = before[-1].answer.calls if before else ()
+    if not calls:
+        return [Message("user", question)]
+    return [
+        Message("tool", result, tool_call_id=call.id, name=call.name)
+        for call, result in zip(calls, _results(calls, question), strict=True)
+    ]
+
+
+def _results(calls: Sequence[ToolCall], text: str) -> list[str]:
+    """Return the result of each call.
+
+    Raises:
+        UsageError: there are several calls, and the text isn't a JSON list of as many results.
+    """
+    if len(calls) < 2:
+        return [text]
+    try:
+        results = json.loads(text)
+    except json.JSONDecodeError:
+        results = None
+    if not isinstance(results, list) or len(results) != len(calls):
+        names = ", ".join(call.name for call in calls)
+        raise UsageError(
+            f"the answer calls {names}; write their results as a JSON list of {len(calls)}, in this order"
+        )
+    return [item if isinstance(item, str) else json.dumps(item) for item in results]
 
 
 def _check_answer(turn: Turn, index: int, answer: int) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from ft_core.errors import DataError, UsageError
+from ft_core.examples import ToolCall
 from ft_ui.chat.messages import Answer, AnswerState, Conversation, Turn, Vote
 
 
@@ -16,10 +18,11 @@ def conversation_to_json(conversation: Conversation) -> dict[str, Any]:
     """Return a conversation as plain JSON; ``conversation_from_json`` reads it."""
     return {
         "system": conversation.system,
+        "tools": list(conversation.tools),
         "turns": [
             {
                 "question": turn.question,
-                "answers": [{"text": item.text, "state": item.state} for item in turn.answers],
+                "answers": [_answer_to_json(item) for item in turn.answers],
                 "shown": turn.shown,
                 "votes": [
                     {"chosen": vote.chosen, "rejected": vote.rejected} for vote in turn.votes
@@ -28,6 +31,14 @@ def conversation_to_json(conversation: Conversation) -> dict[str, Any]:
             for turn in conversation.turns
         ],
     }
+
+
+def _answer_to_json(answer: Answer) -> dict[str, Any]:
+    written: dict[str, Any] = {"text": answer.text, "state": answer.state}
+    if answer.calls:
+        written["content"] = answer.content
+        written["calls"] = [asdict(call) for call in answer.calls]
+    return written
 
 
 def conversation_from_json(data: object, path: str = "conversation") -> Conversation:
@@ -121,6 +132,10 @@ class _Reader:
                 for index, turn in enumerate(self._list(item, "turns", "turns"))
             ),
             system=cast(str | None, system),
+            tools=tuple(
+                self._object(tool, f"tools[{index}]")
+                for index, tool in enumerate(self._list({"tools": [], **item}, "tools", "tools"))
+            ),
         )
 
     def _turn(self, data: object, field: str) -> Turn:
@@ -156,7 +171,28 @@ class _Reader:
                 f"{field}.state", f"is {state!r}; allowed are {', '.join(get_args(AnswerState))}"
             )
         text = self._text(item, "text", f"{field}.text")
-        return Answer(text, "stopped" if state == "streaming" else cast(AnswerState, state))
+        state = "stopped" if state == "streaming" else state
+        calls = tuple(
+            self._call(call, f"{field}.calls[{index}]")
+            for index, call in enumerate(
+                self._list({"calls": [], **item}, "calls", f"{field}.calls")
+            )
+        )
+        content = self._text({"content": "", **item}, "content", f"{field}.content")
+        return Answer(text, cast(AnswerState, state), calls, content)
+
+    def _call(self, data: object, field: str) -> ToolCall:
+        item = self._object(data, field)
+        arguments, number = item.get("arguments"), item.get("id")
+        if not isinstance(arguments, str | dict):
+            self._fail(f"{field}.arguments", "must be an object or a text")
+        if number is not None and not isinstance(number, str):
+            self._fail(f"{field}.id", "must be a text or null")
+        return ToolCall(
+            self._text(item, "name", f"{field}.name"),
+            cast("Mapping[str, Any] | str", arguments),
+            cast("str | None", number),
+        )
 
     def _object(self, data: object, field: str | None) -> Mapping[str, Any]:
         if not isinstance(data, dict):

@@ -63,9 +63,9 @@ async def answered(
 ) -> AsyncIterator[Conversation]:
     """Stream the answer to the last question of a conversation whose answer is being written."""
     start = time.monotonic()
-    pieces = answerer.answer(conversation.prompt(), sampling, voice)
+    pieces = answerer.answer(conversation.prompt(), sampling, voice, conversation.tools)
     async for piece in until_stopped(pieces, stopped):
-        conversation = _with(conversation, piece)
+        conversation = _with(conversation, piece, answerer)
         speed.tokens, speed.seconds = piece.generated_tokens, time.monotonic() - start
         yield conversation
     if conversation.streaming:
@@ -82,9 +82,10 @@ async def answered_by_two(
     """Stream the answers of two voices to the last question; they are computed at the same time."""
     sides = [conversation, conversation]
     prompt = conversation.prompt()
-    sources = [answerer.answer(prompt, sampling, voice) for voice in voices]
+    tools = conversation.tools
+    sources = [answerer.answer(prompt, sampling, voice, tools) for voice in voices]
     async for side, piece in until_stopped(together(sources), stopped):
-        sides[side] = _with(sides[side], piece)
+        sides[side] = _with(sides[side], piece, answerer)
         yield sides[0], sides[1]
     yield sides[0].stop(), sides[1].stop()
 
@@ -97,7 +98,12 @@ def joined(left: Conversation, right: Conversation) -> Conversation:
     return both.show(0)
 
 
-def _with(conversation: Conversation, piece: Piece) -> Conversation:
+def _with(conversation: Conversation, piece: Piece, answerer: Answerer) -> Conversation:
     if piece.text:
         conversation = conversation.append(piece.text)
-    return conversation if piece.finish_reason is None else conversation.finish(piece.finish_reason)
+    if piece.finish_reason is None:
+        return conversation
+    conversation = conversation.finish(piece.finish_reason)
+    if not conversation.tools or piece.finish_reason != "stop":
+        return conversation
+    return conversation.called(answerer.read(conversation.turns[-1].answers[-1].text))

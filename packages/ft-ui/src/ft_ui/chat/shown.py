@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ft_core.examples import ToolCall
 from ft_ui.chat.messages import Conversation
 
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
@@ -21,9 +23,11 @@ class ShownWords:
     thinking: str
     stopped: str
     cut: str
+    calls: str
+    result: str
 
 
-ENGLISH = ShownWords("Thinking", "stopped", "cut at the token limit")
+ENGLISH = ShownWords("Thinking", "stopped", "cut at the token limit", "Calls", "Result")
 
 
 def harmless(text: str) -> str:
@@ -81,16 +85,36 @@ def shown_messages(
     turns: list[int] = []
     for index, turn in enumerate(conversation.turns):
         answer = turn.answers[-1] if turn.streaming else turn.answer
+        gives_results = index > 0 and bool(conversation.turns[index - 1].answer.calls)
+        question = harmless(turn.question)
         parts = [
-            {"role": "user", "content": harmless(turn.question)},
-            *_answer(answer.text, turn.streaming, words),
+            {
+                "role": "user",
+                "content": f"*{words.result}:* {question}" if gives_results else question,
+            },
+            *_answer(answer.content if answer.calls else answer.text, turn.streaming, words),
+            *(_call(call, words) for call in answer.calls),
         ]
+        if answer.calls and not answer.content.strip():
+            del parts[1]
         if answer.state in ("stopped", "cut"):
             note = words.stopped if answer.state == "stopped" else words.cut
             parts[-1] = {**parts[-1], "content": f"{parts[-1]['content']}\n\n*({note})*".lstrip()}
         messages += parts
         turns += [index] * len(parts)
     return messages, turns
+
+
+def _call(call: ToolCall, words: ShownWords) -> dict[str, Any]:
+    """Return a call as a message: the function's name, and its arguments as code."""
+    arguments = call.arguments
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=2) + 1)
+    return {
+        "role": "assistant",
+        "content": f"{fence}json\n{text}\n{fence}",
+        "metadata": {"title": f"{words.calls} {harmless(call.name)}", "status": "done"},
+    }
 
 
 def _answer(text: str, streaming: bool, words: ShownWords) -> Sequence[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import gradio as gr
 
+from ft_core.agents import read_tools
 from ft_core.errors import FtError, UsageError
 from ft_ui.chat.messages import Conversation
 from ft_ui.chat.session import Speed, answered
@@ -56,6 +58,14 @@ class ChatTab:
                 lines=2,
                 elem_id="system",
             )
+            self.tools = gr.Textbox(
+                label=words("chat.tools"),
+                info=words("chat.tools_info"),
+                lines=2,
+                max_lines=12,
+                visible=panel.answerer().takes_tools,
+                elem_id="tools",
+            )
             self.sampling = sampling_controls(panel.sampling, words)
         self._connect()
 
@@ -71,9 +81,11 @@ class ChatTab:
         self.retry.click(self.again, [self.state, *settings], outputs, **STREAM)
         self.chatbot.edit(self.edit, [self.state, *settings], outputs, **STREAM)
         self.undo.click(self.take_back, [self.state], outputs, **QUICK)
-        self.clear.click(self.begin, [self.system], outputs, **QUICK)
-        self.chatbot.clear(self.begin, [self.system], outputs, **QUICK)
-        self.system.change(self.begin, [self.system], outputs, **QUICK)
+        opening: list[Any] = [self.system, self.tools]
+        self.clear.click(self.begin, opening, outputs, **QUICK)
+        self.chatbot.clear(self.begin, opening, outputs, **QUICK)
+        self.system.change(self.begin, opening, outputs, **QUICK)
+        self.tools.blur(self.begin_with_tools, [self.state, *opening], outputs, **QUICK)
         self.answers.input(self.choose, [self.state, self.answers], outputs, **QUICK)
         self.prefer.click(self.vote, [self.state], outputs, **QUICK)
         self.save.click(self.save_row, [self.state], self.note, **QUICK)
@@ -175,6 +187,8 @@ class ChatTab:
         last = conversation.turns[-1] if conversation.turns else None
         several = last is not None and len(last.answers) > 1 and not last.streaming
         numbers = range(len(last.answers)) if last is not None and several else ()
+        if names := ", ".join(call.name for call in conversation.awaited):
+            note = self.words("chat.results_wanted", names=names)
         return [
             conversation,
             messages,
@@ -197,10 +211,24 @@ class ChatTab:
             raise to_person(error) from None
         return self.view(earlier, question)
 
-    def begin(self, system: str, request: gr.Request) -> list[Any]:
+    def begin(self, system: str, tools: str, request: gr.Request) -> list[Any]:
         """Begin a new conversation."""
         self.panel.stops.stop(session_of(request))
-        return self.view(Conversation(system=system if system.strip() else None))
+        try:
+            given = tools_of(tools)
+        except FtError as error:
+            raise to_person(error) from None
+        return self.view(Conversation(system=system if system.strip() else None, tools=given))
+
+    def begin_with_tools(
+        self, conversation: Conversation, system: str, tools: str, request: gr.Request
+    ) -> list[Any]:
+        """Begin a new conversation if the functions are other ones."""
+        try:
+            changed = tools_of(tools) != conversation.tools
+        except FtError as error:
+            raise to_person(error) from None
+        return self.begin(system, tools, request) if changed else self.view(conversation)
 
     def choose(self, conversation: Conversation, answer: int) -> list[Any]:
         """Go on from another answer."""
@@ -239,6 +267,24 @@ class ChatTab:
     def stop_answer(self, request: gr.Request) -> None:
         """End the answer where it is."""
         self.panel.stops.stop(session_of(request))
+
+
+def tools_of(text: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the functions that a field describes; an empty one describes none.
+
+    Raises:
+        UsageError: it isn't a JSON list of functions in OpenAI's form.
+    """
+    if not text.strip():
+        return ()
+    try:
+        tools = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"the tools aren't JSON: {error}; give a list of functions") from error
+    if not isinstance(tools, list):
+        raise UsageError("the tools must be a JSON list of functions in OpenAI's form")
+    read_tools(tools)
+    return tuple(tools)
 
 
 def _text_of(value: Any) -> str:

@@ -53,7 +53,8 @@ class Panel:
 
     def shown_words(self) -> ShownWords:
         """Return the words around answers."""
-        return ShownWords(*(self.words(f"chat.{key}") for key in ("thinking", "stopped", "cut")))
+        keys = ("thinking", "stopped", "cut", "calls", "result")
+        return ShownWords(*(self.words(f"chat.{key}") for key in keys))
 
     def voices(self) -> list[tuple[str, str]]:
         """Return who can be asked: label and name."""

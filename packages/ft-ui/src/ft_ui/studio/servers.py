@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ft_core.agents import ParsedAnswer
 from ft_core.engine import FinishReason, Sampling
-from ft_core.errors import FtError
+from ft_core.errors import FtError, UsageError
 from ft_core.examples import Message
 from ft_ui.chat.answering import Piece
 from ft_ui.studio.jobs import Job
@@ -103,12 +104,31 @@ class ServerAnswerer:
         """A server always takes conversations."""
         return True
 
+    @property
+    def takes_tools(self) -> bool:
+        """A server's calls come in a form of their own, which this page doesn't show."""
+        return False
+
     def answer(
-        self, messages: Sequence[Message], sampling: Sampling, voice: str
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        voice: str,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> AsyncIterator[Piece]:
-        """Answer the last message."""
+        """Answer the last message.
+
+        Raises:
+            UsageError: tools are given.
+        """
+        if tools:
+            raise UsageError("functions can't be called over a server from this page")
         said = [{"role": m.role, "content": m.text} for m in messages]
         return self._ask("chat/completions", {"messages": said}, sampling, voice)
+
+    def read(self, answer: str) -> ParsedAnswer:
+        """Return the answer, in which nothing is called."""
+        return ParsedAnswer(answer)
 
     def complete(self, text: str, sampling: Sampling, voice: str) -> AsyncIterator[Piece]:
         """Continue a text."""
