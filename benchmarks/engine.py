@@ -300,6 +300,7 @@ def prepare_continuous(job: Job) -> Run:
 
 def prepare_vllm(job: Job) -> Run:
     """VLLM's engine without a server; its first tokens aren't timed."""
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, or it takes a share of all memory
     from vllm import LLM, SamplingParams
 
     model = LLM(job.model, dtype=job.dtype, enforce_eager=True, max_model_len=2048)
