@@ -21,8 +21,7 @@ ROWS = [
 
 def align(model: Path, output: Path, method: str, processes: int, *more: str) -> list[Any]:
     """Train four steps of four rows, and return the log's rows of training and evaluation."""
-    rows = output / "rows.jsonl"
-    output.mkdir()
+    rows = output.parent / "rows.jsonl"  # the order of rows depends on where they come from
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     words = (
         *("rlhf", "--rlhf_type", method, "--model_id_or_path", model, "--template_type", "chatml"),
@@ -54,8 +53,10 @@ def align(model: Path, output: Path, method: str, processes: int, *more: str) ->
         ("dpo", ("--fsdp", "full_shard")),
         ("kto", ()),
         ("kto", ("--loss_type", "bco")),
+        ("rm", ()),
+        ("rm", ("--fsdp", "full_shard")),
     ],
-    ids=["dpo", "dpo-fsdp", "kto", "bco"],
+    ids=["dpo", "dpo-fsdp", "kto", "bco", "rm", "rm-fsdp"],
 )
 def test_two_processes_are_one_run(
     model: Path, tmp_path: Path, method: str, flags: tuple[str, ...]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         dpo_loss,
         kto_loss,
         orpo_loss,
+        reward_loss,
         simpo_loss,
     )
 
@@ -31,6 +32,7 @@ _HOMES = {
     "dpo_loss": "losses",
     "kto_loss": "losses",
     "orpo_loss": "losses",
+    "reward_loss": "losses",
     "simpo_loss": "losses",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "dpo_loss",
     "kto_loss",
     "orpo_loss",
+    "reward_loss",
     "simpo_loss",
 ]
 

@@ -28,7 +28,7 @@ class AlignArguments(ArgumentGroup):
     title: ClassVar[str] = "alignment"
 
     rlhf_type: Method = "dpo"
-    """Method. dpo, orpo, simpo and cpo learn from pairs of a chosen and a rejected answer, kto from labelled answers."""
+    """Method. dpo, orpo, simpo and cpo learn from pairs of a chosen and a rejected answer, kto from labelled answers; rm makes a reward model of pairs, which gives scores and no text."""
 
     ref_model_type: str | None = None
     """Registered model that dpo and kto compare with; none compares with the model as it is before training."""
@@ -65,6 +65,9 @@ class AlignArguments(ArgumentGroup):
 
     undesirable_weight: float = 1.0
     """kto: weight of undesirable answers; the paper recommends that one side weighs 1 to 4/3 of the other in all."""
+
+    center_rewards_coefficient: float = flag(0.0, ge=0)
+    """rm: weight of the squared sum of a pair's rewards, which keeps their mean near 0; 0.01 is usual."""
 
     def check(self, given: frozenset[str]) -> None:
         """Refuse losses of other methods and numbers out of range."""
@@ -114,6 +117,8 @@ class AlignArguments(ArgumentGroup):
                 ("ref_model_type", "ref_model_id_or_path", "precompute_ref_logps"),
                 (self.refers, "a method that compares with a reference, --rlhf_type dpo or kto"),
             ),
+            "beta": (method != "rm", "a method with a scale of rewards"),
+            "center_rewards_coefficient": (method == "rm", "--rlhf_type rm"),
         }
         found = [
             f"--{name} has no effect without {words}"

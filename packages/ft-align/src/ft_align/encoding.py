@@ -1,7 +1,7 @@
 """Rows to samples for preference methods: the part that needs no model, and no torch.
 
 ``Sample.values`` says of each sample how many tokens its ``prompt`` has, how many were ``cut`` off it, and the
-``weight`` of its row. The trained tokens from ``prompt`` on are the answer, whose log-probability counts.
+``weight`` and ``margin`` of its row. The trained tokens from ``prompt`` on are the answer, whose log-probability counts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PairEncoder:
     @property
     def fingerprint(self) -> str:
         """Changes whenever the same rows would give other samples."""
-        return f"pairs-1:{self.lengths.fingerprint}:{self.policy.fingerprint}"
+        return f"pairs-2:{self.lengths.fingerprint}:{self.policy.fingerprint}"
 
     def encode(self, examples: Sequence[Example], template: Template) -> list[Sample | Dropped]:
         """Turn rows into samples; each row that gives none comes back with its reason."""
@@ -63,7 +63,7 @@ class AnswerEncoder:
     @property
     def fingerprint(self) -> str:
         """Changes whenever the same rows would give other samples."""
-        return f"answers-1:{self.lengths.fingerprint}:{self.policy.fingerprint}"
+        return f"answers-2:{self.lengths.fingerprint}:{self.policy.fingerprint}"
 
     def encode(self, examples: Sequence[Example], template: Template) -> list[Sample | Dropped]:
         """Turn rows into samples; each row that gives none comes back with its reason."""
@@ -186,6 +186,7 @@ def _values(item: Wanted, fitted: Fitted) -> dict[str, float]:
         "prompt": float(fitted.continuations.prompt),
         "cut": float(fitted.cut),
         "weight": float(item.example.weight),
+        "margin": float(item.example.margin),
     }
 
 

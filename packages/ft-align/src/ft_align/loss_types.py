@@ -7,7 +7,7 @@ from typing import Literal
 
 from ft_core.errors import UsageError, suggest
 
-Method = Literal["dpo", "orpo", "simpo", "kto", "cpo"]
+Method = Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm"]
 """The preference methods, as ``--rlhf_type`` takes them."""
 
 LOSS_TYPES: Mapping[Method, tuple[str, ...]] = {
@@ -31,6 +31,7 @@ LOSS_TYPES: Mapping[Method, tuple[str, ...]] = {
     "simpo": ("simpo",),
     "kto": ("kto", "bco", "apo_zero_unpaired"),
     "cpo": ("sigmoid", "hinge", "ipo", "simpo"),
+    "rm": ("bradley_terry",),
 }
 """The losses of each method; the first is its own, used where none is given."""
 
@@ -45,7 +46,7 @@ BATCH_DEPENDENT = frozenset({"aot", "aot_unpaired"})
 """The losses that sort the answers of a micro-batch, and so depend on how a batch is cut into them."""
 
 
-REFERENCE_FREE: frozenset[Method] = frozenset({"orpo", "simpo", "cpo"})
+REFERENCE_FREE: frozenset[Method] = frozenset({"orpo", "simpo", "cpo", "rm"})
 """The methods that compare with nothing but the other answer."""
 
 

@@ -61,6 +61,12 @@ def alignment_recipe(invocation: Invocation) -> Recipe:
     return build_recipe(arguments, invocation.set_by_a_person, lengths, policy)
 
 
+def learns_scores(invocation: Invocation) -> bool:
+    """Whether the command makes a reward model, which gives scores in place of next tokens."""
+    arguments = arguments_of(invocation)
+    return arguments is not None and arguments.rlhf_type == "rm"
+
+
 def settled_values(invocation: Invocation) -> dict[str, Any]:
     """Return what a checkpoint keeps in place of values that the method settles."""
     arguments = arguments_of(invocation)
@@ -138,6 +144,8 @@ def align(
     """
     arguments = arguments_of(invocation)
     if arguments is None:
+        return Alignment(data)
+    if learns_scores(invocation):
         return Alignment(data)
     from ft_align.collapse import CollapseWarning
     from ft_align.shared_prompts import enable_shared_prompts

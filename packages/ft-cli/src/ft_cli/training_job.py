@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ft_cli.alignment import align, check_step, settled_values
+from ft_cli.alignment import align, check_step, learns_scores, settled_values
 from ft_cli.recipes import pt_truncation
 from ft_cli.rows import EncodedData, show_sample
 from ft_core.arguments import (
@@ -181,6 +181,8 @@ class TrainingJob:
         from ft_core.models.memory import estimate_training
 
         tokens, trained = self.data.largest(batch_size)
+        if self.how.scores:
+            trained = 0  # there are no logits
         return estimate_training(
             model,
             tokens=tokens,
@@ -238,8 +240,10 @@ class TrainingJob:
             ):
                 to_stderr(line)
 
-    def answers(self) -> AnswerSettings:
-        """Return how the model answers while it is trained."""
+    def answers(self) -> AnswerSettings | None:
+        """Return how the model answers while it is trained; ``None`` where it gives scores."""
+        if self.how.scores:
+            return None
         from ft_train.generation import AnswerSettings
 
         tokenizer, template = self.prepared.tokenizer, self.prepared.chosen.template
@@ -332,7 +336,7 @@ def decide_loading(invocation: Invocation, prepared: Prepared) -> How:
             "--device_map_config_path and --device_max_memory divide one model over GPUs of one process, and "
             f"{world_size()} processes train here, each with a model of its own; leave them or NPROC_PER_NODE out"
         )
-    return how
+    return replace(how, scores=learns_scores(invocation))
 
 
 def _write_sidecars(prepared: Prepared, arguments: Mapping[str, Any], directory: Path) -> None:

@@ -26,13 +26,13 @@ def summary(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def report(result: TrainResult, directory: Path) -> None:
-    """Print where everything is, and what to try with it."""
+def report(result: TrainResult, directory: Path, *, answers: bool = True) -> None:
+    """Print where everything is, and what to try with a model that answers."""
     print(f"run directory: {directory}")
     print(f"best checkpoint: {result.best_checkpoint}")
     print(f"last checkpoint: {result.last_checkpoint}")
     print(f"run card: {directory / 'run_card.md'}")
-    if result.best_checkpoint is not None:
+    if result.best_checkpoint is not None and answers:
         print(f"try it: ft infer --ckpt_dir {result.best_checkpoint}")
     for reason, count in result.dropped.items():
         print(f"dropped while training: {count} ({reason})")

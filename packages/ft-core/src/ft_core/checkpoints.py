@@ -93,6 +93,7 @@ class SavedCheckpoint:
         arguments: all of its ``sft_args.json``; empty for a checkpoint that ft didn't write.
         base: what an adapter's configuration names as its base model; ``None`` for a whole model.
         base_revision: the revision of ``base`` on its hub, where the adapter names one.
+        scores: whether it is the adapter of a model that gives scores in place of next tokens.
     """
 
     path: Path
@@ -100,6 +101,7 @@ class SavedCheckpoint:
     arguments: Mapping[str, Any]
     base: str | None = None
     base_revision: str | None = None
+    scores: bool = False
 
     @property
     def whole(self) -> bool:
@@ -264,6 +266,7 @@ def _open_adapter(directory: Path, folder: Path, arguments: Mapping[str, Any]) -
         arguments,
         config.get("base_model_name_or_path"),
         config.get("revision"),
+        config.get("task_type") == "SEQ_CLS",
     )
 
 

@@ -124,6 +124,7 @@ class Example:
         input_ids: token ids of a row that is encoded already; then there are neither messages nor text.
         labels: for each of ``input_ids`` the same id where it is learned, or -100.
         weight: scales the loss of the whole row.
+        margin: by how much the chosen answer should be worth more than the rejected one to a reward model.
         aside: columns of the source that say nothing of the row's training, as they were read.
     """
 
@@ -141,6 +142,7 @@ class Example:
     input_ids: tuple[int, ...] | None = None
     labels: tuple[int, ...] | None = None
     weight: float = 1.0
+    margin: float = 0.0
     aside: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
@@ -260,6 +262,8 @@ class Example:
                 data[key] = list(ids)
         if self.weight != 1:
             data["weight"] = self.weight
+        if self.margin:
+            data["margin"] = self.margin
         return data
 
     @classmethod
@@ -282,6 +286,7 @@ class Example:
             input_ids=_ids(data.get("input_ids")),
             labels=_ids(data.get("labels")),
             weight=data.get("weight", 1.0),
+            margin=data.get("margin", 0.0),
             source=source,
         )
 

@@ -190,6 +190,7 @@ class Prepared:
             "placement": how.placement,
             "rope": how.rope,
             "trust_remote_code": self.trust_remote_code,
+            "scores": how.scores,
         }
         if self.checkpoint is not None:
             return load_checkpoint(
@@ -210,7 +211,10 @@ class Prepared:
 
         import_repository(self.source.spec)
         model = meta_model(
-            self.directory, how.dtype.torch, trust_remote_code=self.trust_remote_code
+            self.directory,
+            how.dtype.torch,
+            trust_remote_code=self.trust_remote_code,
+            scores=how.scores,
         )
         return self._with_new_tokens(model)
 

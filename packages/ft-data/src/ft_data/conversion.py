@@ -35,6 +35,7 @@ _BESIDE = frozenset(
             "label",
             "kto_tag",
             "weight",
+            "margin",
             "tag",
         ),
         *("rejected", "rejected_response", "rejected_messages"),

@@ -205,6 +205,12 @@ def _refuse_unmergeable(checkpoint: SavedCheckpoint) -> None:
             f"--ckpt_dir {checkpoint.path}: was trained with --sft_type {checkpoint.kind} and can't be merged: {reason}; "
             f"use it as it is: ft infer --ckpt_dir {checkpoint.path}"
         )
+    if checkpoint.scores:
+        raise ModelError(
+            f"--ckpt_dir {checkpoint.path}: is the adapter of a reward model, which has no place for exported models that "
+            "write; merge it with peft: AutoPeftModelForSequenceClassification.from_pretrained(DIR, "
+            "num_labels=1).merge_and_unload()"
+        )
     if not checkpoint.whole:
         return
     raise ModelError(

@@ -5,6 +5,7 @@ from ft_align.losses.dpo import DPO_LOSS_TYPES, dpo_loss
 from ft_align.losses.kto import KTO_LOSS_TYPES, LabelledLoss, kto_loss
 from ft_align.losses.orpo import log_odds_ratio, orpo_loss
 from ft_align.losses.preference import PreferenceLoss
+from ft_align.losses.reward import reward_loss
 from ft_align.losses.simpo import simpo_loss
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "kto_loss",
     "log_odds_ratio",
     "orpo_loss",
+    "reward_loss",
     "simpo_loss",
 ]

@@ -10,6 +10,7 @@ from ft_align.lengths import Lengths
 from ft_align.recipes.labelled import LabelledRecipe
 from ft_align.recipes.objectives import Cpo, Dpo, Orpo
 from ft_align.recipes.pairs import PairRecipe
+from ft_align.recipes.reward import RewardRecipe
 from ft_core.loss_scale import LossPolicy
 from ft_core.recipe import Recipe
 
@@ -39,6 +40,8 @@ def build_recipe(
             undesirable_weight=arguments.undesirable_weight,
         )
     encoder = PairEncoder(method, lengths, policy)
+    if method == "rm":
+        return RewardRecipe(encoder, arguments.center_rewards_coefficient)
     if method == "dpo":
         share = arguments.sft_beta
         return PairRecipe(encoder, Dpo(beta, loss, smoothing), 1 - share, share)

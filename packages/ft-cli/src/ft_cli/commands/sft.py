@@ -71,7 +71,7 @@ def _train(invocation: Invocation) -> None:
         result = job.train(run)
         run.update(result=summary(result))
         if is_main():
-            report(result, run.directory)
+            report(result, run.directory, answers=not how.scores)
         if result.interrupted:
             raise KeyboardInterrupt  # the run is recorded as interrupted, and the exit code says so
 

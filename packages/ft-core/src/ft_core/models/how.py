@@ -25,6 +25,7 @@ class How:
         stored: how the files are quantized already.
         placement: how the model is divided over devices.
         rope: how positions are stretched.
+        scores: whether the model gives one score in place of next tokens.
     """
 
     device: str
@@ -34,6 +35,7 @@ class How:
     stored: StoredQuantization | None = None
     placement: Placement | None = None
     rope: RopeScaling | None = None
+    scores: bool = False
 
     def lines(self) -> list[str]:
         """Describe the choices, one a line."""

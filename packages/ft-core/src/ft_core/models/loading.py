@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +17,7 @@ from ft_core.checkpoints import SavedCheckpoint, open_checkpoint
 from ft_core.errors import ModelError
 from ft_core.hub import fetch
 from ft_core.hub.cache import Report, report_to_stderr
-from ft_core.models.classes import auto_class
+from ft_core.models.classes import auto_class, saved_with_scores
 from ft_core.models.devices import Placement, check_modules
 from ft_core.models.modules import linear_names
 from ft_core.models.quantization import Quantization, quiet_bitsandbytes, read_stored
@@ -44,6 +46,7 @@ def load_model(
     rope: RopeScaling | None = None,
     name: str | None = None,
     trust_remote_code: bool = False,
+    scores: bool = False,
     report: Report | None = None,
 ) -> PreTrainedModel:
     """Load a language model.
@@ -63,11 +66,12 @@ def load_model(
         rope: stretch its positions; saved with its configuration.
         name: what adapters saved of this model name as their base (``ModelSource.base_name``).
         trust_remote_code: run Python code from the directory if the model needs it.
+        scores: give it one score in place of next tokens; a model without such a head gets a random one.
         report: is told what takes long.
 
     Raises:
         ModelError: the files are incomplete, damaged or of an unknown architecture, or need code of their
-            own and ``trust_remote_code`` is false.
+            own and ``trust_remote_code`` is false; or the model gives scores, and ``scores`` is false.
         UsageError: the placement or the settings of layers don't fit the model.
     """
     check_remote_code(directory, name or str(directory), trusted=trust_remote_code)
@@ -77,28 +81,33 @@ def load_model(
     config = read_config(directory, trust_remote_code=trust_remote_code)
     if rope is not None:
         scale(config, rope)
+    _settle_head(config, name or str(directory), scores=scores)
     if placement is not None or (quantization is not None and quantization.layers):
-        _check_structure(config, placement, quantization, trust_remote_code=trust_remote_code)
+        _check_structure(
+            config, placement, quantization, scores=scores, trust_remote_code=trust_remote_code
+        )
     by_hqq = quantization is not None and quantization.method == "hqq"
     settings = None if quantization is None else transformers_config(quantization, dtype)
     quiet_bitsandbytes()
     transformers_logging.disable_progress_bar()  # a command has a progress line of its own
     try:
-        loaded, info = auto_class(config).from_pretrained(
-            directory,
-            config=config,
-            dtype=dtype,
-            attn_implementation=None if attention == "sdpa" else attention,
-            **({} if by_hqq else _device_map(device, placement)),
-            **({} if settings is None else {"quantization_config": settings}),
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _quiet_about_heads(scores):
+            loaded, info = auto_class(config, scores=scores).from_pretrained(
+                directory,
+                config=config,
+                dtype=dtype,
+                attn_implementation=None if attention == "sdpa" else attention,
+                **({} if by_hqq else _device_map(device, placement)),
+                **({} if settings is None else {"quantization_config": settings}),
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"the model in {directory} can't be loaded: {error}") from error
-    _check_complete(directory, info)
     model = cast(PreTrainedModel, loaded)
+    inside = f"{model.base_model_prefix}." if scores else ""
+    _check_complete(directory, [name for name in info["missing_keys"] if name.startswith(inside)])
     if quantization is not None and by_hqq:
         where = device if placement is None else placement.first
         if report is not None:
@@ -134,6 +143,8 @@ def load_with_adapter(
         how["rope"] = rope_of_checkpoint(
             adapter, directory, trust_remote_code=how.get("trust_remote_code", False)
         )
+    if adapter.scores and not how.get("scores"):
+        raise ModelError(_no_text(str(adapter.path)))
     base = load_model(directory, for_training=trainable, **how)
     model = TUNERS.get(adapter.kind).load(base, adapter.path, trainable=trainable)
     return model.train(trainable)
@@ -211,11 +222,12 @@ def _check_structure(
     placement: Placement | None,
     quantization: Quantization | None,
     *,
+    scores: bool,
     trust_remote_code: bool,
 ) -> None:
     """Refuse what names modules that the model doesn't have, before its weights are read."""
     with torch.device("meta"):
-        model = auto_class(config).from_config(
+        model = auto_class(config, scores=scores).from_config(
             copy.deepcopy(config), trust_remote_code=trust_remote_code
         )
     if placement is not None:
@@ -224,9 +236,35 @@ def _check_structure(
         check_layers(model, quantization)
 
 
-def _check_complete(directory: Path, info: dict[str, Any]) -> None:
-    missing = sorted(info["missing_keys"])
-    if missing:
+def _settle_head(config: PreTrainedConfig, name: str, *, scores: bool) -> None:
+    """Ask for one score, or refuse to look for next tokens where there are only scores."""
+    if scores:
+        config.num_labels = 1
+    elif saved_with_scores(config):
+        raise ModelError(_no_text(name))
+
+
+@contextmanager
+def _quiet_about_heads(scores: bool) -> Iterator[None]:
+    """Keep transformers from listing that a head is new; weights that are missing elsewhere are refused later."""
+    before = transformers_logging.get_verbosity()
+    if scores:
+        transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _no_text(name: str) -> str:
+    return (
+        f"{name} is a reward model: it gives a score and no text. Use it with --reward_funcs model:DIR of ft rlhf, or "
+        "load it with transformers' AutoModelForSequenceClassification (num_labels=1)"
+    )
+
+
+def _check_complete(directory: Path, names: list[str]) -> None:
+    if missing := sorted(names):
         shown = ", ".join(missing[:4]) + (", …" if len(missing) > 4 else "")
         raise ModelError(
             f"the weights in {directory} lack {len(missing)} tensors of the model ({shown}); fetch them again"

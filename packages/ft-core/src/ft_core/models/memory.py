@@ -199,7 +199,7 @@ def free_memory(device: str) -> int:
 
 
 def meta_model(
-    directory: Path, dtype: torch.dtype, *, trust_remote_code: bool = False
+    directory: Path, dtype: torch.dtype, *, trust_remote_code: bool = False, scores: bool = False
 ) -> PreTrainedModel:
     """Return a model of a directory's configuration that has shapes but no weights.
 
@@ -212,8 +212,10 @@ def meta_model(
     config = AutoConfig.from_pretrained(
         directory, local_files_only=True, trust_remote_code=trust_remote_code
     )
+    if scores:
+        config.num_labels = 1
     with torch.device("meta"):
-        model: PreTrainedModel = auto_class(config).from_config(
+        model: PreTrainedModel = auto_class(config, scores=scores).from_config(
             config, dtype=dtype, trust_remote_code=trust_remote_code
         )
     return model

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import set_zero3_state
 
 from ft_core.errors import ModelError
+from ft_core.models.classes import gives_scores
 from ft_core.sequences import attention
 
 _LENGTHS = (5, 9, 4)
@@ -62,9 +63,14 @@ def layout_for(model: torch.nn.Module) -> Layout:
 
 
 def _class_of(model: PreTrainedModel) -> type[PreTrainedModel]:
-    """Return the model's class, under the one that FSDP2 puts in front of it."""
+    """Return the model's class, under the one that FSDP2 puts in front of it.
+
+    Of a model that gives scores it is the class of its decoder: a score is one number for a whole row.
+    """
     from torch.distributed.fsdp import FSDPModule
 
+    if gives_scores(model):
+        model = model.base_model
     own: type[PreTrainedModel] = type(model)
     return own.__mro__[2] if isinstance(model, FSDPModule) else own
 
@@ -105,7 +111,8 @@ def _probe(subject: _Subject, native: str) -> Layout:
 
 
 def _logits(model: PreTrainedModel, ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
-    logits: torch.Tensor = model(input_ids=ids, use_cache=False, **inputs).logits
+    output = model(input_ids=ids, use_cache=False, **inputs)
+    logits: torch.Tensor = output.logits if "logits" in output else output.last_hidden_state
     return logits
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ft_core.errors import ModelError, UsageError
+from ft_core.models.classes import gives_scores
 from ft_core.models.modules import Targets, find_targets
 from ft_core.tuners.older_layout import as_peft
 from ft_core.tuners.targets import TargetSettings
@@ -56,7 +57,7 @@ class Aim:
         """
         pattern = self.targets.pattern
         return {
-            "task_type": TaskType.CAUSAL_LM,
+            "task_type": TaskType.SEQ_CLS if gives_scores(model) else TaskType.CAUSAL_LM,
             "target_modules": pattern if isinstance(pattern, str) else list(pattern),
             "base_model_name_or_path": model.name_or_path or None,
             "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.modules()),

@@ -20,9 +20,13 @@ from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from transformers import PreTrainedModel
 
 from ft_core.errors import ModelError, UsageError
+from ft_core.models.classes import gives_scores
 from ft_core.models.modules import endings, find_whole
 from ft_core.models.vocabulary import resize_vocabulary, vocabulary_rows
 from ft_core.tuners.targets import TargetSettings
+
+SCORE_HEAD = "score"
+"""What transformers calls the head of a decoder that gives scores."""
 
 _TIED_NAMES = frozenset({"embed_tokens", "lm_head"})
 """Names by which peft notices that what is trained whole is tied."""
@@ -65,13 +69,14 @@ class Whole:
 
 
 def find_whole_parts(model: PreTrainedModel, settings: TargetSettings) -> Whole:
-    """Decide what is trained whole.
+    """Decide what is trained whole; the head of a model that gives scores is.
 
     Raises:
         UsageError: a module that doesn't exist or can't be trained whole, or a head with a bias that is
             tied to the embedding.
     """
-    modules = list(find_whole(model, settings.modules_to_save))
+    named = (*settings.modules_to_save, *((SCORE_HEAD,) if gives_scores(model) else ()))
+    modules = list(find_whole(model, named))
     names = {module: name for name, module in model.named_modules()}
     head = model.get_output_embeddings()
     embedding_name, head_name = names[model.get_input_embeddings()], names.get(head)

@@ -41,6 +41,7 @@ def example(messages: Sequence[Message], row: Row, source: Source, **fields: Any
         tools=read_tools(row, source),
         chat_template_kwargs=_variables(row, source),
         weight=row_weight(row, source),
+        margin=_margin(row, source),
         source=source,
         images=_media(row, "images", files, source),
         videos=_media(row, "videos", files, source),
@@ -78,8 +79,21 @@ def row_weight(row: Row, source: Source) -> float:
     return weight
 
 
+def _margin(row: Row, source: Source) -> float:
+    """Return by how much a preference is meant: a number in ``margin``, also one that is written as text; else 0.
+
+    Raises:
+        DataError: it is not finite.
+    """
+    value = row.get("margin") if is_weight(row.get("margin")) else 0.0
+    margin = float(value) if isinstance(value, (int, float, str)) else 0.0
+    if not math.isfinite(margin):
+        raise fault(source, "must be a finite number", "margin", "wrong_type")
+    return margin
+
+
 def is_weight(value: object) -> bool:
-    """Whether the value of a column ``weight`` is meant as one; what is no number is another column's business."""
+    """Whether the value of a column ``weight`` or ``margin`` is meant as one; what is no number is another column's business."""
     if isinstance(value, str):
         try:
             float(value)

@@ -42,10 +42,10 @@ class WatchedRow(Mapping[str, Any]):
         return len(self._row)
 
     def aside(self) -> dict[str, Any]:
-        """Return the columns with values that nobody took, and a ``weight`` that is none."""
+        """Return the columns with values that nobody took, and a ``weight`` or ``margin`` that is none."""
         return {
             name: value
             for name, value in self._row.items()
             if value is not None
-            and (name not in self._taken or (name == "weight" and not is_weight(value)))
+            and (name not in self._taken or (name in ("weight", "margin") and not is_weight(value)))
         }
