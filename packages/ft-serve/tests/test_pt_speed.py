@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from ft_core.tokenizer import Tokenizer
 from ft_serve.engines.pt import PtEngine
 from ft_serve.engines.pt.batch.attention import rows_attention
 from ft_serve.engines.pt.packed import pack_linears
+from ft_serve.engines.pt.teams import end_team
 from ft_serve.testing import collect
 
 
@@ -62,6 +65,38 @@ def test_arranged_weights_give_the_same_products(dtype: torch.dtype) -> None:
         torch.testing.assert_close(model(item), expected, rtol=tolerance, atol=tolerance)
     packed.undo()
     assert all("forward" not in vars(layer) for layer in model)
+
+
+def tasks() -> int:
+    """Return how many threads this process has."""
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def test_the_threads_of_the_loading_thread_end() -> None:
+    if not list((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        pytest.skip("torch brings another OpenMP")
+    found = []
+
+    def compute() -> None:
+        torch.set_num_threads(3)
+        left, right = torch.ones(512, 512), torch.ones(512, 512)
+        left.mul_(right)
+        before = tasks()
+        assert end_team()
+        # The kernel takes an ended thread off the list a moment later.
+        for _ in range(1000):
+            if tasks() == before - 2:
+                break
+            os.sched_yield()
+        found.append(before - tasks())
+        assert left.mul_(right).sum() == 512 * 512
+
+    threads = torch.get_num_threads()
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(threads)
+    assert found == [2]
 
 
 def test_weights_that_change_are_multiplied_as_they_are() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
+import psutil
 
 from ft_core.arguments import ModelArguments
 from ft_core.command import Invocation
@@ -141,7 +142,7 @@ def _cpu_cache() -> dict[str, str]:
     """Bound what vLLM takes for keys and values on a CPU: its own default is nine tenths of all memory."""
     if CPU_CACHE in os.environ:
         return {}
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2**30
+    free = psutil.virtual_memory().available // 2**30
     return {CPU_CACHE: str(max(1, min(MOST_CPU_CACHE, free // 4)))}
 
 

@@ -31,6 +31,7 @@ from ft_serve.engines.pt.limits import ModelLimits, default_cached_tokens
 from ft_serve.engines.pt.packed import pack_linears
 from ft_serve.engines.pt.scheduler import Budget
 from ft_serve.engines.pt.scoring import score_sequences
+from ft_serve.engines.pt.teams import end_team
 from ft_serve.engines.pt.worker import Worker
 
 
@@ -92,6 +93,7 @@ class PtEngine:
         if can_batch(rows.model):
             cached = max_cached_tokens or default_cached_tokens(rows.model)
             budget = Budget(max_rows, cached, prefill_tokens, min(reused_tokens, cached // 4))
+        end_team()
         self._running: tuple[RowAdapters, Worker] | None = (rows, Worker(rows, budget))
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -106,6 +106,6 @@ def default_cached_tokens(model: PreTrainedModel) -> int:
     if model.device.type == "cuda":
         memory = GPU_MEMORY_SHARE * torch.cuda.mem_get_info(model.device)[0]
     else:
-        memory = CPU_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        memory = CPU_MEMORY_SHARE * psutil.virtual_memory().available
     # Buffers are copied when they grow, so only half of the share is for use.
     return max(LEAST_CACHED_TOKENS, int(memory / bytes_per_token / 2))

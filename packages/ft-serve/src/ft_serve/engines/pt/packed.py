@@ -1,21 +1,22 @@
 """Weights of a model on a CPU in the order in which oneDNN multiplies them.
 
 An ordinary product of a few rows with a weight spends much of its time on arranging the weight for the
-processor's vector units, in every step anew. Here that is done once; a single row gains nothing and takes the
-ordinary way. The arranged weights are copies, so they are made only where memory is plentiful.
+processor's vector units, in every step anew; that of a single row reads the weight in an order of its own. Here the
+weight is arranged once, which halves the time of a step with one row or a few. The arranged weights are copies, so they
+are made only where memory is plentiful.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import nn
 
 MEMORY_SHARE = 0.25
-"""Of the free memory that the copies may take."""
+"""Of the memory that is to be had, cached files included, that the copies may take."""
 
 LEAST_SIDE = 64
 """Smaller weights, such as those of adapters, aren't worth it."""
@@ -52,7 +53,7 @@ def pack_linears(model: nn.Module) -> Packed:
     ]
     size = sum(layer.weight.numel() * layer.weight.itemsize for layer in layers)
     available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not available or size > MEMORY_SHARE * _free_memory():
+    if not available or size > MEMORY_SHARE * psutil.virtual_memory().available:
         return Packed()
     for layer in layers:
         vars(layer)["forward"] = _packed_forward(layer)
@@ -76,9 +77,8 @@ def _packed_forward(layer: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
         arranged = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 8)
 
     def forward(states: torch.Tensor) -> torch.Tensor:
-        several = states.numel() > states.shape[-1]
         changed = layer.weight is not weight or weight._version != version
-        if not several or changed or torch.is_grad_enabled() or states.dtype != weight.dtype:
+        if changed or torch.is_grad_enabled() or states.dtype != weight.dtype:
             return nn.functional.linear(states, layer.weight, layer.bias)
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
             states, arranged, layer.bias, "none", [], ""
@@ -86,7 +86,3 @@ def _packed_forward(layer: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
         return product
 
     return forward
-
-
-def _free_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
