@@ -8,6 +8,8 @@ from typing import ClassVar
 from ft_align.loss_types import (
     BATCH_DEPENDENT,
     LOSS_TYPES,
+    ONLINE,
+    OWN_BETA,
     REFERENCE_FREE,
     Method,
     check_beta,
@@ -28,7 +30,7 @@ class AlignArguments(ArgumentGroup):
     title: ClassVar[str] = "alignment"
 
     rlhf_type: Method = "dpo"
-    """Method. dpo, orpo, simpo and cpo learn from pairs of a chosen and a rejected answer, kto from labelled answers; rm makes a reward model of pairs, which gives scores and no text."""
+    """Method. dpo, orpo, simpo and cpo learn from pairs of a chosen and a rejected answer, kto from labelled answers; rm makes a reward model of pairs, which gives scores and no text; grpo and rloo learn from rewards of answers that the model makes to prompts."""
 
     ref_model_type: str | None = None
     """Registered model that dpo and kto compare with; none compares with the model as it is before training."""
@@ -43,13 +45,13 @@ class AlignArguments(ArgumentGroup):
     """Longest prompt in tokens; of longer ones the end is kept, and the special tokens at the head. -1 sets no limit."""
 
     beta: float | None = None
-    """How strongly the model is kept near what it is compared with, or the scale of rewards; none takes 2.0 for simpo and 0.1 elsewhere."""
+    """How strongly the model is kept near what it is compared with, or the scale of rewards; none takes 2.0 for simpo, 0 for grpo, 0.05 for rloo and 0.1 elsewhere."""
 
     label_smoothing: float = 0.0
     """Share of preferences taken to be the wrong way round, from 0 to below 0.5."""
 
     loss_type: str = "sigmoid"
-    """Loss of the method. dpo: sigmoid, hinge, ipo, robust, bco_pair, sppo_hard, nca_pair, exo_pair, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm; cpo: sigmoid, hinge, ipo, simpo; kto: kto, bco, apo_zero_unpaired. Not given, it is the method's own."""
+    """Loss of the method. dpo: sigmoid, hinge, ipo, robust, bco_pair, sppo_hard, nca_pair, exo_pair, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm; cpo: sigmoid, hinge, ipo, simpo; kto: kto, bco, apo_zero_unpaired; grpo: dapo, grpo, dr_grpo, bnpo. Not given, it is the method's own."""
 
     sft_beta: float = flag(0.1, ge=0, lt=1)
     """dpo: share b of the likelihood of chosen answers, (1 - b) * loss + b * nll."""
@@ -73,7 +75,8 @@ class AlignArguments(ArgumentGroup):
         """Refuse losses of other methods and numbers out of range."""
         loss = self.loss(given)
         check_loss_type(self.rlhf_type, loss)
-        check_beta(self.strength)
+        if self.rlhf_type not in ONLINE or self.strength:
+            check_beta(self.strength)
         check_smoothing(self.rlhf_type, loss, self.label_smoothing)
         if self.rlhf_type == "kto":
             check_weights(self.desirable_weight, self.undesirable_weight)
@@ -90,12 +93,12 @@ class AlignArguments(ArgumentGroup):
     @property
     def strength(self) -> float:
         """``beta``, or the method's own value of it."""
-        return self.beta if self.beta is not None else 2.0 if self.rlhf_type == "simpo" else 0.1
+        return OWN_BETA.get(self.rlhf_type, 0.1) if self.beta is None else self.beta
 
     @property
     def refers(self) -> bool:
         """Whether the method compares with a reference."""
-        return self.rlhf_type not in REFERENCE_FREE
+        return self.rlhf_type not in REFERENCE_FREE | ONLINE
 
     @property
     def names_reference(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ft_core.errors import UsageError, suggest
 
-Method = Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm"]
+Method = Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "grpo", "rloo"]
 """The preference methods, as ``--rlhf_type`` takes them."""
 
 LOSS_TYPES: Mapping[Method, tuple[str, ...]] = {
@@ -32,6 +32,8 @@ LOSS_TYPES: Mapping[Method, tuple[str, ...]] = {
     "kto": ("kto", "bco", "apo_zero_unpaired"),
     "cpo": ("sigmoid", "hinge", "ipo", "simpo"),
     "rm": ("bradley_terry",),
+    "grpo": ("dapo", "grpo", "dr_grpo", "bnpo"),
+    "rloo": ("rloo",),
 }
 """The losses of each method; the first is its own, used where none is given."""
 
@@ -48,6 +50,12 @@ BATCH_DEPENDENT = frozenset({"aot", "aot_unpaired"})
 
 REFERENCE_FREE: frozenset[Method] = frozenset({"orpo", "simpo", "cpo", "rm"})
 """The methods that compare with nothing but the other answer."""
+
+ONLINE: frozenset[Method] = frozenset({"grpo", "rloo"})
+"""The methods that learn from rewards of answers the model makes while it is trained."""
+
+OWN_BETA: Mapping[Method, float] = {"simpo": 2.0, "grpo": 0.0, "rloo": 0.05}
+"""``beta`` of the methods that don't take 0.1; those of the online ones are TRL's."""
 
 
 def check_loss_type(method: Method, loss_type: str) -> None:

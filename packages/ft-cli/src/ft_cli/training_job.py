@@ -106,7 +106,7 @@ class TrainingJob:
             aligned.data,
             plan,
             run.directory,
-            sidecars=partial(_write_sidecars, self.prepared, self.saved_values()),
+            sidecars=partial(write_beside, self.prepared, self.saved_values()),
             resume=Path(self.resume) if self.resume and not new_run else None,
             reference=aligned.reference,
             extras=Extras(
@@ -339,7 +339,8 @@ def decide_loading(invocation: Invocation, prepared: Prepared) -> How:
     return replace(how, scores=learns_scores(invocation))
 
 
-def _write_sidecars(prepared: Prepared, arguments: Mapping[str, Any], directory: Path) -> None:
+def write_beside(prepared: Prepared, arguments: Mapping[str, Any], directory: Path) -> None:
+    """Write what belongs beside the weights of a checkpoint."""
     write_sidecars(
         directory,
         tokenizer=prepared.tokenizer,

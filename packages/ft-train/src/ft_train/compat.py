@@ -169,6 +169,12 @@ def from_plan(plan: TrainingPlan, run_directory: Path) -> dict[str, Any]:
     }
 
 
+def settings_for_others(plan: TrainingPlan, run_directory: Path) -> dict[str, Any]:
+    """Spell a plan for a trainer of another library, which brings its own loss."""
+    fixed = {name: value for name, (value, _) in DONE_BY_FT.items()}
+    return {**from_plan(plan, run_directory), **fixed}
+
+
 def _deepspeed(plan: TrainingPlan) -> dict[str, Any] | None:
     config = plan.division.deepspeed
     return None if config is None else for_device(config, plan.device)

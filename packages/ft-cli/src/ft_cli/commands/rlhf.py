@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from ft_align.arguments import AlignArguments
-from ft_cli.commands.sft import run
+from ft_align.loss_types import ONLINE
+from ft_align.online_arguments import OnlineArguments
+from ft_cli.commands.sft import carry_out
+from ft_cli.commands.sft import run as run_recipe
+from ft_cli.online_rules import check_online
 from ft_cli.resuming import saved_in_checkpoint
 from ft_cli.row_rules import check_training
 from ft_cli.training_groups import GROUPS
 from ft_core.command import Command, Invocation
 from ft_core.errors import UsageError
 from ft_core.prepare import to_stderr
+from ft_data.arguments import DataArguments
 from ft_train.distributed_arguments import DistributedArguments
 from ft_train.evaluation_arguments import EvaluationArguments
 from ft_train.tuner_arguments import TunerArguments
+
+
+def run(invocation: Invocation) -> None:
+    """Align a model by the recipe of the method, or by answers that are rewarded while it is trained."""
+    if invocation.get(AlignArguments).rlhf_type not in ONLINE:
+        run_recipe(invocation)
+        return
+    from ft_cli.online import online_job
+
+    if not invocation.get(DataArguments).sources():
+        raise UsageError("ft rlhf needs rows: give --dataset with prompts")
+    carry_out(online_job(invocation))
 
 
 def check_alignment(invocation: Invocation) -> None:
@@ -52,14 +69,15 @@ def _check_reward_model(invocation: Invocation) -> None:
 COMMAND = Command(
     "rlhf",
     "Align a model with preferences or labelled answers.",
-    (AlignArguments, *GROUPS),
+    (AlignArguments, OnlineArguments, *GROUPS),
     run,
     saved=saved_in_checkpoint,
-    checks=(check_training, check_alignment),
+    checks=(check_training, check_alignment, check_online),
     dry_run=True,
     epilog=(
         "ft rlhf --rlhf_type dpo --model_type smollm2-135m-instruct --dataset pairs.jsonl\n"
         "ft rlhf --rlhf_type kto --model_type smollm2-135m-instruct --dataset labelled.jsonl --desirable_weight 1.2\n"
-        "ft rlhf --rlhf_type rm --model_type smollm2-135m-instruct --dataset pairs.jsonl"
+        "ft rlhf --rlhf_type rm --model_type smollm2-135m-instruct --dataset pairs.jsonl\n"
+        "ft rlhf --rlhf_type grpo --model_type smollm2-135m-instruct --dataset questions.jsonl --reward_funcs format exact"
     ),
 )

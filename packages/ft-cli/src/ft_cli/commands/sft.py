@@ -33,6 +33,21 @@ def run(invocation: Invocation) -> None:
         _train(invocation)
 
 
+def carry_out(job: TrainingJob) -> None:
+    """Train in a run directory and report, or only describe what would be done."""
+    if job.invocation.dry_run:
+        job.describe()
+        return
+    run = job.open_run()
+    with run.recording():
+        result = job.train(run)
+        run.update(result=summary(result))
+        if is_main():
+            report(result, run.directory, answers=not job.how.scores)
+        if result.interrupted:
+            raise KeyboardInterrupt  # the run is recorded as interrupted, and the exit code says so
+
+
 def _train(invocation: Invocation) -> None:
     if not invocation.get(DataArguments).sources():
         raise UsageError(
@@ -62,18 +77,7 @@ def _train(invocation: Invocation) -> None:
     how = decide_loading(invocation, prepared)
     data = encode_data(invocation, prepared.chosen.template, recipe, say=say)
     look_at_rows(invocation, data, say=say)
-    job = TrainingJob(invocation, prepared, how, recipe, data, resume)
-    if invocation.dry_run:
-        job.describe()
-        return
-    run = job.open_run()
-    with run.recording():
-        result = job.train(run)
-        run.update(result=summary(result))
-        if is_main():
-            report(result, run.directory, answers=not how.scores)
-        if result.interrupted:
-            raise KeyboardInterrupt  # the run is recorded as interrupted, and the exit code says so
+    carry_out(TrainingJob(invocation, prepared, how, recipe, data, resume))
 
 
 def _nothing(text: str) -> None:

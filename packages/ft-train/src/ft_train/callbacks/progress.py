@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ft_train.metrics import Clock, duration
 
-_SHOWN = {"acc": "acc", "rewards/margins": "margin"}
+_SHOWN = {"acc": "acc", "rewards/margins": "margin", "reward": "reward"}
 """Metrics of recipes that the line shows, and what it calls them."""
 
 
@@ -61,9 +61,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         if logs is None or "train_runtime" in logs or not state.is_world_process_zero:
             return
         if self._bar is not None and "loss" in logs:
-            self._bar.set_postfix_str(
-                f"loss {logs['loss']:.4f}, {logs['trained_tokens_per_second']:,.0f} trained tokens/s"
-            )
+            self._bar.set_postfix_str(", ".join([f"loss {logs['loss']:.4f}", *_speed(logs)]))
             return
         line = self._line(state, logs)
         if self._bar is not None:
@@ -88,7 +86,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
                 *(f"{word} {logs[key]:.4f}" for key, word in _SHOWN.items() if key in logs),
                 f"gradient {logs.get('grad_norm', 0.0):.3f}",
                 f"learning rate {logs['learning_rate']:.2e}",
-                f"{logs['trained_tokens_per_second']:,.0f} trained tokens/s",
+                *_speed(logs),
                 f"{logs['memory(GiB)']:.2f} GiB",
             ]
         parts += [
@@ -99,3 +97,10 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         elapsed = self._clock.elapsed()
         left = elapsed / max(1, done - self._first_step) * max(0, total - done)
         return ", ".join([*parts, f"{duration(elapsed)} gone", f"{duration(left)} left"])
+
+
+def _speed(logs: Mapping[str, Any]) -> list[str]:
+    """Tell the speed in tokens, or where they aren't counted that in steps."""
+    if (speed := logs.get("trained_tokens_per_second")) is not None:
+        return [f"{speed:,.0f} trained tokens/s"]
+    return [f"{logs['train_speed(iter/s)']:.3g} steps/s"]

@@ -1,0 +1,302 @@
+"""``ft rlhf --rlhf_type grpo|rloo``: prompts in, answers rewarded while the model is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import ft_data
+from ft_align.arguments import AlignArguments
+from ft_align.online.prompts import Prompt, ids_by_text, prompts_of
+from ft_align.online_arguments import OnlineArguments
+from ft_cli.batches import Batches
+from ft_cli.recipes import build_recipe
+from ft_cli.resuming import checkpoint_to_resume
+from ft_cli.rows import EncodedData
+from ft_cli.training_job import TrainingJob, decide_loading, write_beside
+from ft_core.arguments import (
+    GenerationArguments,
+    MediaArguments,
+    ModelArguments,
+    TemplateArguments,
+    VocabularyArguments,
+)
+from ft_core.command import Invocation
+from ft_core.errors import DependencyError, UsageError
+from ft_core.prepare import Prepared, prepare, to_stderr
+from ft_core.runs import Run
+from ft_core.samples import Sample, Tokens
+from ft_data.arguments import DataArguments, MixArguments
+from ft_train.tuner_arguments import TunerArguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ft_align.online.rewards import Reward, Score
+    from ft_core.models.memory import MemoryEstimate
+    from ft_train import TrainingPlan, TrainResult
+
+
+def online_job(invocation: Invocation) -> OnlineTraining:
+    """Load model, format and prompts of a run, and settle how it computes.
+
+    Raises:
+        UsageError: flags, the chat format and the method don't fit together.
+        DataError: a row has nothing to ask.
+    """
+    resume = checkpoint_to_resume(invocation)
+    prepared = prepare(
+        invocation.get(ModelArguments),
+        invocation.get(TemplateArguments),
+        ckpt_dir=resume,
+        new_tokens=invocation.get(VocabularyArguments).tokens(),
+        given=invocation.set_by_a_person,
+        say=to_stderr,
+        media=invocation.get(MediaArguments),
+    )
+    to_stderr(f"template   {prepared.chosen.template.name} ({prepared.chosen.reason})")
+    if not prepared.chosen.template.stop_token_ids:
+        raise UsageError(
+            f"--template_type {prepared.chosen.template.name} ends answers by text and not by a token, which TRL can't "
+            "wait for; choose another"
+        )
+    how = decide_loading(invocation, prepared)
+    prompts = _prompts(invocation, prepared)
+    groups = invocation.get(OnlineArguments).num_generations
+    samples = [
+        Sample((Tokens(item.ids, [0.0] * len(item.ids)),), row) for row, item in enumerate(prompts)
+    ]
+    data = EncodedData(
+        [sample for sample in samples for _ in range(groups)],  # one for each answer
+        (),
+        Batches(),
+        Batches(),
+        Counter(),
+        max(sample.length for sample in samples),
+    )
+    recipe = build_recipe("sft", invocation)  # tuners look at prompts by its batches
+    return OnlineTraining(invocation, prepared, how, recipe, data, resume, prompts)
+
+
+def _prompts(invocation: Invocation, prepared: Prepared) -> list[Prompt]:
+    """Load the rows, and tell what was cut."""
+    flags = invocation.get(DataArguments).model_copy(update={"dataset_test_ratio": 0.0})
+    loaded = ft_data.load_given(
+        flags,
+        seed=invocation.get(ModelArguments).seed,
+        mixing=invocation.get(MixArguments),
+        require_answer=False,
+    )
+    for line in loaded.train.report.lines():
+        to_stderr(line)
+    limit = invocation.get(AlignArguments).max_prompt_length
+    prompts = prompts_of(loaded.train.examples, prepared.chosen.template, max_prompt_length=limit)
+    if cut := sum(prompt.cut > 0 for prompt in prompts):
+        to_stderr(f"{cut:,} prompts are cut to their ends, by --max_prompt_length {limit}")
+    lacking = sum(not prompt.answer for prompt in prompts)
+    if lacking and "exact" in invocation.get(OnlineArguments).reward_funcs:
+        raise UsageError(
+            f"--reward_funcs exact: {lacking:,} of {len(prompts):,} rows have no answer to compare with; give them one, or "
+            "use another reward"
+        )
+    return prompts
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineTraining(TrainingJob):
+    """A run that learns from rewards; the weights are not loaded yet.
+
+    Attributes:
+        prompts: what is asked.
+    """
+
+    prompts: Sequence[Prompt] = ()
+
+    def describe(self) -> None:
+        """Show what the run would do (``--dry_run``)."""
+        from ft_core.tuners import count_parameters
+
+        model = self.shapes()
+        print(self.prompts[0].text)
+        self.explain(*self.settle(model))
+        to_stderr(str(count_parameters(model)))
+        to_stderr("dry run: nothing was trained or written")
+
+    def settle(self, model: PreTrainedModel) -> tuple[TrainingPlan, MemoryEstimate]:
+        """Settle every value of the run, with the memory it needs.
+
+        Raises:
+            UsageError: a step can't be divided into groups of answers.
+        """
+        from ft_train import accumulation_steps
+        from ft_train.arguments import TrainingArguments
+
+        training = self.invocation.get(TrainingArguments)
+        estimate = self.estimate(model, training.batch_size, accumulation_steps(training, 1))
+        plan = self.plan(estimate)
+        groups, rows = self.invocation.get(OnlineArguments).num_generations, plan.rows_per_step
+        if rows % groups:
+            raise UsageError(
+                f"--batch_size {plan.batch_size} and --gradient_accumulation_steps {plan.gradient_accumulation_steps} make "
+                f"steps of {rows} answers, which aren't groups of --num_generations {groups}; make their product a "
+                "multiple of it"
+            )
+        reasons = {**plan.reasons, "save_only_model": "such a run can't be resumed"}
+        return replace(plan, save_only_model=True, reasons=reasons), estimate
+
+    def estimate(
+        self, model: PreTrainedModel, batch_size: int, accumulation: int
+    ) -> MemoryEstimate:
+        """Estimate the memory of micro-batches of so many answers."""
+        from ft_core.models.memory import estimate_training
+
+        longest = self.invocation.get(OnlineArguments).max_completion_length
+        return estimate_training(
+            model,
+            tokens=batch_size * (self.data.max_length + longest),
+            trained=batch_size * longest,
+            device=self.how.device,
+            weight_bits=self.how.weight_bits,
+            accumulates=accumulation > 1,
+        )
+
+    def train(self, run: Run) -> TrainResult:
+        """Load the weights and train them."""
+        from transformers import set_seed
+
+        from ft_core.tuners import count_parameters
+        from ft_train import limit_gpu_memory
+        from ft_train.guests import train_by
+
+        plan, estimate = self.settle(self.shapes())
+        self.explain(plan, estimate)
+        pushing = self.pushing(run)
+        limit_gpu_memory(plan.gpu_memory_fraction, self.how.device)
+        rewards = self.rewards()
+        set_seed(plan.seed)  # adapters begin with random weights
+        model = self.prepared.load(self.how, for_training=True)
+        if self.prepared.checkpoint is None or self.prepared.checkpoint.whole:
+            model = self.attach(model, plan.steps)
+        model.generation_config = self.prepared.generation_config()
+        to_stderr(str(count_parameters(model)))
+        return train_by(
+            partial(self._trainer, model, plan, rewards, run.directory),
+            plan,
+            run.directory,
+            name=self.invocation.get(AlignArguments).rlhf_type,
+            callbacks=pushing,
+            info={
+                "model_info": {"name": self.prepared.name},
+                "dataset_info": {"prompts": len(self.prompts)},
+            },
+        )
+
+    def rewards(self) -> list[Reward]:
+        """Return what rewards answers.
+
+        Raises:
+            UsageError: a name is unknown, or what it points to is not there.
+        """
+        from ft_align.online.rewards import Makings, make_rewards
+
+        flags = self.invocation.get(OnlineArguments)
+        makings = Makings(
+            flags.reward_format,
+            flags.max_completion_length,
+            ids_by_text(self.prompts),
+            flags.judge_model,
+            self._reward_model,
+        )
+        return make_rewards(flags.reward_funcs, makings)
+
+    def _reward_model(self, directory: Path) -> Score:
+        from ft_align.online.scoring import RewardModel
+
+        return RewardModel.open(
+            directory,
+            self.prepared.tokenizer,
+            dtype=self.how.dtype.torch,
+            device=self.how.device,
+        )
+
+    def _trainer(
+        self,
+        model: PreTrainedModel,
+        plan: TrainingPlan,
+        rewards: Sequence[Reward],
+        directory: Path,
+        watchers: Sequence[Any],
+    ) -> Any:
+        try:
+            from ft_align.online.trainers import OnlineJob, online_trainer
+        except ImportError as error:
+            method = self.invocation.get(AlignArguments).rlhf_type
+            raise DependencyError(
+                f"--rlhf_type {method}", "TRL", "pip install 'ft-align[online]'"
+            ) from error
+        from ft_core.tuners.backends import tuner_for
+        from ft_train.guests import settings_for_others
+        from ft_train.run_options import OPTIMIZERS
+        from ft_train.tuning import tuning_of
+
+        flags, tuner = self.invocation.get(AlignArguments), self.invocation.get(TunerArguments)
+        saved = tuner_for(tuner.sft_type, tuner.tuner_backend)
+        arguments = self.saved_values()
+
+        def write(trained: PreTrainedModel, place: Path) -> None:
+            saved.save(trained, place, safe_serialization=plan.save_safetensors)
+            write_beside(self.prepared, arguments, place)
+
+        factory = tuning_of(self.invocation, plan).optimizer or OPTIMIZERS.get(plan.optim)
+        make = None if factory is None else lambda inner, decayed: factory(inner, plan, decayed)
+        job = OnlineJob(
+            flags.rlhf_type,
+            model,
+            self.prepared.directory
+            if self.prepared.checkpoint is None
+            else self.prepared.checkpoint.path,
+            _transformers_tokenizer(self.prepared),
+            self.prompts,
+            rewards,
+            self.invocation.get(OnlineArguments).reward_weights,
+            flags.strength,
+            {**settings_for_others(plan, directory), **self._method_settings()},
+            write,
+            plan.save_total_limit,
+            make,
+        )
+        return online_trainer(job, watchers)
+
+    def _method_settings(self) -> dict[str, Any]:
+        """Return what TRL calls the flags of the method and of sampling."""
+        flags, sampling = (
+            self.invocation.get(OnlineArguments),
+            self.invocation.get(GenerationArguments),
+        )
+        align, given = self.invocation.get(AlignArguments), self.invocation.set_by_a_person
+        names = ("temperature", "top_k", "top_p", "repetition_penalty")
+        settings: dict[str, Any] = {
+            "num_generations": flags.num_generations,
+            "max_completion_length": flags.max_completion_length,
+            "dataloader_num_workers": 0,
+            # A reference of whole models is loaded by TRL.
+            "model_init_kwargs": {"dtype": self.how.dtype.torch},
+            **{name: getattr(sampling, name) for name in names if name in given},
+        }
+        if align.rlhf_type == "grpo":
+            settings["loss_type"] = align.loss(given)
+        return settings
+
+
+def _transformers_tokenizer(prepared: Prepared) -> Any:
+    """Return transformers' own form of the tokenizer, with tokens that were added."""
+    from transformers import AutoTokenizer
+
+    with TemporaryDirectory() as folder:
+        prepared.tokenizer.save(folder, chat_template=prepared.chosen.template.to_jinja())
+        return AutoTokenizer.from_pretrained(folder, padding_side="left")

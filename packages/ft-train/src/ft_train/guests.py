@@ -1,0 +1,130 @@
+"""Trainers of other libraries in our runs: with our log, progress, signals, curves and card."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ft_core.launch import is_main
+from ft_train.callbacks import Journal, Progress, StopOnRequest, TensorBoard
+from ft_train.compat import settings_for_others as settings_for_others
+from ft_train.metrics import Clock, memory_gib
+from ft_train.plan import TrainingPlan
+from ft_train.plots import draw_curves
+from ft_train.run_card import card_of, write_card
+from ft_train.signals import StopRequest
+from ft_train.training import TrainResult
+
+MakeTrainer = Callable[[Sequence[TrainerCallback]], Any]
+"""Makes a trainer with these watchers; it knows its ``last_checkpoint``."""
+
+
+class Measures(TrainerCallback):  # type: ignore[misc]
+    """Adds speed and memory to each row of the log; goes before the watchers that read it."""
+
+    def __init__(self, clock: Clock, device: str) -> None:
+        self._clock, self._device, self._step = clock, device, 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add them."""
+        if logs is None or "loss" not in logs:
+            return
+        steps, self._step = state.global_step - self._step, state.global_step
+        logs["memory(GiB)"] = round(memory_gib(self._device), 3)
+        logs["train_speed(iter/s)"] = round(steps / self._clock.lap(), 4)
+
+
+def train_by(
+    make: MakeTrainer,
+    plan: TrainingPlan,
+    run_directory: Path,
+    *,
+    name: str,
+    callbacks: Sequence[TrainerCallback] = (),
+    info: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Train by a trainer of another library.
+
+    Args:
+        make: makes it.
+        plan: every value of the run, which the trainer was given as ``settings_for_others``.
+        run_directory: an existing directory; gets the log, the curves and the card.
+        name: of the method, for the card.
+        callbacks: further watchers.
+        info: goes into the last line of the log (``model_info``, ``dataset_info``).
+
+    Returns:
+        How it ended, also when SIGTERM or Ctrl-C ended it early.
+    """
+    clock = Clock()
+    journal = Journal(run_directory, clock)
+    bar = False if plan.disable_tqdm else None
+    board = [TensorBoard(Path(plan.logging_dir or run_directory / "runs"))]
+    with StopRequest() as request:
+        stop = StopOnRequest(request)
+        trainer = make(
+            [
+                Measures(clock, plan.device),
+                journal,
+                Progress(clock, bar=bar),
+                *(board if "tensorboard" in plan.report_to else ()),
+                *callbacks,
+                stop,
+            ]
+        )
+        start = time.monotonic()
+        trainer.train()
+        seconds = time.monotonic() - start
+    history = [row for row in trainer.state.log_history if "train_runtime" not in row]
+    losses = [float(row["loss"]) for row in history if "loss" in row]
+    last: Path | None = trainer.last_checkpoint
+    result = TrainResult(
+        global_step=trainer.state.global_step,
+        final_loss=losses[-1] if losses else None,
+        best_checkpoint=last,
+        last_checkpoint=last,
+        best_metric=None,
+        interrupted=stop.stopped,
+        seconds=seconds,
+        tokens=int(trainer.state.num_input_tokens_seen),
+        trained_tokens=0,
+        memory_gib=memory_gib(plan.device),
+        log_history=tuple(history),
+        images=tuple(draw_curves(history, run_directory / "images")) if is_main() else (),
+        batch_size=plan.batch_size,
+    )
+    if is_main():
+        _write_end(result, plan, journal, run_directory, name, info or {})
+    return result
+
+
+def _write_end(
+    result: TrainResult,
+    plan: TrainingPlan,
+    journal: Journal,
+    run_directory: Path,
+    name: str,
+    info: Mapping[str, Any],
+) -> None:
+    """Write the last line of the log and the card."""
+    facts = {
+        "memory": round(result.memory_gib, 3),
+        "last_model_checkpoint": str(result.last_checkpoint) if result.last_checkpoint else None,
+        "final_loss": result.final_loss,
+        "global_step": result.global_step,
+        "train_time": round(result.seconds, 3),
+        "interrupted": result.interrupted,
+    }
+    journal.append({**facts, "log_history": list(result.log_history), **info})
+    write_card(run_directory, card_of(plan, recipe=name, result=facts, info=info, answers=()))
