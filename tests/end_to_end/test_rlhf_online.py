@@ -78,6 +78,8 @@ def test_a_toy_reward_is_learned(
     assert sum(rewards[:3]) / 3 < 0.65 and sum(rewards[-3:]) / 3 > 0.85
     assert (run / "images" / "train_reward.png").is_file()
     assert {"run.json", "run_card.md", "checkpoint-30"} <= {item.name for item in run.iterdir()}
+    answered = json.loads((run / "run.json").read_text())["result"]["trained_tokens"]
+    assert 30 * 64 <= answered <= 30 * 64 * 8
 
 
 def test_an_adapter_is_kept_near_the_model_and_plain_peft_loads_it(

@@ -30,7 +30,7 @@ class AlignArguments(ArgumentGroup):
     title: ClassVar[str] = "alignment"
 
     rlhf_type: Method = "dpo"
-    """Method. dpo, orpo, simpo and cpo learn from pairs of a chosen and a rejected answer, kto from labelled answers; rm makes a reward model of pairs, which gives scores and no text; grpo and rloo learn from rewards of answers that the model makes to prompts."""
+    """Method. dpo, orpo, simpo and cpo learn from pairs of a chosen and a rejected answer, kto from labelled answers; rm makes a reward model of pairs, which gives scores and no text; grpo and rloo learn from rewards of answers that the model makes to prompts, gkd from a teacher model."""
 
     ref_model_type: str | None = None
     """Registered model that dpo and kto compare with; none compares with the model as it is before training."""
@@ -45,7 +45,7 @@ class AlignArguments(ArgumentGroup):
     """Longest prompt in tokens; of longer ones the end is kept, and the special tokens at the head. -1 sets no limit."""
 
     beta: float | None = None
-    """How strongly the model is kept near what it is compared with, or the scale of rewards; none takes 2.0 for simpo, 0 for grpo, 0.05 for rloo and 0.1 elsewhere."""
+    """How strongly the model is kept near what it is compared with, or the scale of rewards; none takes 2.0 for simpo, 0 for grpo, 0.05 for rloo, 0.5 for gkd and 0.1 elsewhere. gkd: from 0 (the teacher's divergence from the model) to 1 (the reverse)."""
 
     label_smoothing: float = 0.0
     """Share of preferences taken to be the wrong way round, from 0 to below 0.5."""
@@ -77,6 +77,8 @@ class AlignArguments(ArgumentGroup):
         check_loss_type(self.rlhf_type, loss)
         if self.rlhf_type not in ONLINE or self.strength:
             check_beta(self.strength)
+        if self.rlhf_type == "gkd" and self.strength > 1:
+            raise UsageError(f"--beta {self.strength}: gkd takes a number from 0 to 1")
         check_smoothing(self.rlhf_type, loss, self.label_smoothing)
         if self.rlhf_type == "kto":
             check_weights(self.desirable_weight, self.undesirable_weight)

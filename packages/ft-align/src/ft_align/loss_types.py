@@ -7,7 +7,7 @@ from typing import Literal
 
 from ft_core.errors import UsageError, suggest
 
-Method = Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "grpo", "rloo"]
+Method = Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "grpo", "rloo", "gkd"]
 """The preference methods, as ``--rlhf_type`` takes them."""
 
 LOSS_TYPES: Mapping[Method, tuple[str, ...]] = {
@@ -34,6 +34,7 @@ LOSS_TYPES: Mapping[Method, tuple[str, ...]] = {
     "rm": ("bradley_terry",),
     "grpo": ("dapo", "grpo", "dr_grpo", "bnpo"),
     "rloo": ("rloo",),
+    "gkd": ("jsd",),
 }
 """The losses of each method; the first is its own, used where none is given."""
 
@@ -51,10 +52,10 @@ BATCH_DEPENDENT = frozenset({"aot", "aot_unpaired"})
 REFERENCE_FREE: frozenset[Method] = frozenset({"orpo", "simpo", "cpo", "rm"})
 """The methods that compare with nothing but the other answer."""
 
-ONLINE: frozenset[Method] = frozenset({"grpo", "rloo"})
-"""The methods that learn from rewards of answers the model makes while it is trained."""
+ONLINE: frozenset[Method] = frozenset({"grpo", "rloo", "gkd"})
+"""The methods that learn from answers the model makes while it is trained."""
 
-OWN_BETA: Mapping[Method, float] = {"simpo": 2.0, "grpo": 0.0, "rloo": 0.05}
+OWN_BETA: Mapping[Method, float] = {"simpo": 2.0, "grpo": 0.0, "rloo": 0.05, "gkd": 0.5}
 """``beta`` of the methods that don't take 0.1; those of the online ones are TRL's."""
 
 

@@ -13,7 +13,7 @@ FORMAT = r"<think>(?P<think>.+?)</think>\s*<answer>(?P<answer>.+?)</answer>"
 
 
 class OnlineArguments(ArgumentGroup):
-    """How a model learns from rewards of its own answers (grpo, rloo)."""
+    """How a model learns from its own answers: by rewards (grpo, rloo) or a teacher (gkd)."""
 
     title: ClassVar[str] = "online alignment"
 
@@ -34,6 +34,18 @@ class OnlineArguments(ArgumentGroup):
 
     max_completion_length: int = flag(256, ge=1)
     """Longest answer in tokens that the model makes in training."""
+
+    teacher_model_type: str | None = None
+    """gkd: registered model that teaches; it reads the same tokens."""
+
+    teacher_model_id_or_path: str | None = None
+    """Hub id or directory of that model."""
+
+    lmbda: float = flag(0.5, ge=0, le=1)
+    """gkd: share of steps in which the model's own answers are learned in place of those of the rows."""
+
+    seq_kd: bool = False
+    """gkd: learn the teacher's answers in place of those of the rows."""
 
     def check(self, given: frozenset[str]) -> None:
         """Refuse weights that don't belong to rewards, and expressions that can't be read."""

@@ -49,22 +49,7 @@ def online_job(invocation: Invocation) -> OnlineTraining:
         UsageError: flags, the chat format and the method don't fit together.
         DataError: a row has nothing to ask.
     """
-    resume = checkpoint_to_resume(invocation)
-    prepared = prepare(
-        invocation.get(ModelArguments),
-        invocation.get(TemplateArguments),
-        ckpt_dir=resume,
-        new_tokens=invocation.get(VocabularyArguments).tokens(),
-        given=invocation.set_by_a_person,
-        say=to_stderr,
-        media=invocation.get(MediaArguments),
-    )
-    to_stderr(f"template   {prepared.chosen.template.name} ({prepared.chosen.reason})")
-    if not prepared.chosen.template.stop_token_ids:
-        raise UsageError(
-            f"--template_type {prepared.chosen.template.name} ends answers by text and not by a token, which TRL can't "
-            "wait for; choose another"
-        )
+    prepared, resume = open_model(invocation)
     how = decide_loading(invocation, prepared)
     prompts = _prompts(invocation, prepared)
     groups = invocation.get(OnlineArguments).num_generations
@@ -83,19 +68,77 @@ def online_job(invocation: Invocation) -> OnlineTraining:
     return OnlineTraining(invocation, prepared, how, recipe, data, resume, prompts)
 
 
-def _prompts(invocation: Invocation, prepared: Prepared) -> list[Prompt]:
-    """Load the rows, and tell what was cut."""
+def open_model(invocation: Invocation) -> tuple[Prepared, str | None]:
+    """Fetch the model that is trained, with its chat format, and say which checkpoint it goes on from.
+
+    Raises:
+        UsageError: the format ends answers in a way that TRL can't wait for.
+    """
+    resume = checkpoint_to_resume(invocation)
+    prepared = prepare(
+        invocation.get(ModelArguments),
+        invocation.get(TemplateArguments),
+        ckpt_dir=resume,
+        new_tokens=invocation.get(VocabularyArguments).tokens(),
+        given=invocation.set_by_a_person,
+        say=to_stderr,
+        media=invocation.get(MediaArguments),
+    )
+    to_stderr(f"template   {prepared.chosen.template.name} ({prepared.chosen.reason})")
+    if not prepared.chosen.template.stop_token_ids:
+        raise UsageError(
+            f"--template_type {prepared.chosen.template.name} ends answers by text and not by a token, which TRL can't "
+            "wait for; choose another"
+        )
+    return prepared, resume
+
+
+def load_rows(invocation: Invocation, *, require_answer: bool) -> ft_data.Rows:
+    """Load the rows; all of them are trained."""
     flags = invocation.get(DataArguments).model_copy(update={"dataset_test_ratio": 0.0})
     loaded = ft_data.load_given(
         flags,
         seed=invocation.get(ModelArguments).seed,
         mixing=invocation.get(MixArguments),
-        require_answer=False,
+        require_answer=require_answer,
     )
     for line in loaded.train.report.lines():
         to_stderr(line)
+    return loaded.train
+
+
+def load_for_training(
+    training: TrainingJob, plan: TrainingPlan, estimate: MemoryEstimate
+) -> PreTrainedModel:
+    """Load the weights with their trainable part."""
+    from transformers import set_seed
+
+    from ft_core.tuners import count_parameters
+    from ft_train import limit_gpu_memory
+
+    training.explain(plan, estimate)
+    prepared = training.prepared
+    limit_gpu_memory(plan.gpu_memory_fraction, training.how.device)
+    set_seed(plan.seed)  # adapters begin with random weights
+    model = prepared.load(training.how, for_training=True)
+    if prepared.checkpoint is None or prepared.checkpoint.whole:
+        model = training.attach(model, plan.steps)
+    model.generation_config = prepared.generation_config()
+    to_stderr(str(count_parameters(model)))
+    return model
+
+
+def weights_only(plan: TrainingPlan) -> TrainingPlan:
+    """Return a plan whose checkpoints hold weights only."""
+    reasons = {**plan.reasons, "save_only_model": "such a run can't be resumed"}
+    return replace(plan, save_only_model=True, reasons=reasons)
+
+
+def _prompts(invocation: Invocation, prepared: Prepared) -> list[Prompt]:
+    """Load the rows, and tell what was cut."""
+    rows = load_rows(invocation, require_answer=False)
     limit = invocation.get(AlignArguments).max_prompt_length
-    prompts = prompts_of(loaded.train.examples, prepared.chosen.template, max_prompt_length=limit)
+    prompts = prompts_of(rows.examples, prepared.chosen.template, max_prompt_length=limit)
     if cut := sum(prompt.cut > 0 for prompt in prompts):
         to_stderr(f"{cut:,} prompts are cut to their ends, by --max_prompt_length {limit}")
     lacking = sum(not prompt.answer for prompt in prompts)
@@ -146,8 +189,7 @@ class OnlineTraining(TrainingJob):
                 f"steps of {rows} answers, which aren't groups of --num_generations {groups}; make their product a "
                 "multiple of it"
             )
-        reasons = {**plan.reasons, "save_only_model": "such a run can't be resumed"}
-        return replace(plan, save_only_model=True, reasons=reasons), estimate
+        return weights_only(plan), estimate
 
     def estimate(
         self, model: PreTrainedModel, batch_size: int, accumulation: int
@@ -167,23 +209,11 @@ class OnlineTraining(TrainingJob):
 
     def train(self, run: Run) -> TrainResult:
         """Load the weights and train them."""
-        from transformers import set_seed
-
-        from ft_core.tuners import count_parameters
-        from ft_train import limit_gpu_memory
         from ft_train.guests import train_by
 
         plan, estimate = self.settle(self.shapes())
-        self.explain(plan, estimate)
-        pushing = self.pushing(run)
-        limit_gpu_memory(plan.gpu_memory_fraction, self.how.device)
-        rewards = self.rewards()
-        set_seed(plan.seed)  # adapters begin with random weights
-        model = self.prepared.load(self.how, for_training=True)
-        if self.prepared.checkpoint is None or self.prepared.checkpoint.whole:
-            model = self.attach(model, plan.steps)
-        model.generation_config = self.prepared.generation_config()
-        to_stderr(str(count_parameters(model)))
+        pushing, rewards = self.pushing(run), self.rewards()
+        model = load_for_training(self, plan, estimate)
         return train_by(
             partial(self._trainer, model, plan, rewards, run.directory),
             plan,
@@ -239,36 +269,16 @@ class OnlineTraining(TrainingJob):
             raise DependencyError(
                 f"--rlhf_type {method}", "TRL", "pip install 'ft-align[online]'"
             ) from error
-        from ft_core.tuners.backends import tuner_for
-        from ft_train.guests import settings_for_others
-        from ft_train.run_options import OPTIMIZERS
-        from ft_train.tuning import tuning_of
-
-        flags, tuner = self.invocation.get(AlignArguments), self.invocation.get(TunerArguments)
-        saved = tuner_for(tuner.sft_type, tuner.tuner_backend)
-        arguments = self.saved_values()
-
-        def write(trained: PreTrainedModel, place: Path) -> None:
-            saved.save(trained, place, safe_serialization=plan.save_safetensors)
-            write_beside(self.prepared, arguments, place)
-
-        factory = tuning_of(self.invocation, plan).optimizer or OPTIMIZERS.get(plan.optim)
-        make = None if factory is None else lambda inner, decayed: factory(inner, plan, decayed)
+        flags = self.invocation.get(AlignArguments)
+        checkpoint = self.prepared.checkpoint
         job = OnlineJob(
-            flags.rlhf_type,
-            model,
-            self.prepared.directory
-            if self.prepared.checkpoint is None
-            else self.prepared.checkpoint.path,
-            _transformers_tokenizer(self.prepared),
-            self.prompts,
-            rewards,
-            self.invocation.get(OnlineArguments).reward_weights,
-            flags.strength,
-            {**settings_for_others(plan, directory), **self._method_settings()},
-            write,
-            plan.save_total_limit,
-            make,
+            **job_parts(self, model, plan, directory, self._method_settings()),
+            method=flags.rlhf_type,
+            base=self.prepared.directory if checkpoint is None else checkpoint.path,
+            prompts=self.prompts,
+            rewards=rewards,
+            weights=self.invocation.get(OnlineArguments).reward_weights,
+            beta=flags.strength,
         )
         return online_trainer(job, watchers)
 
@@ -283,7 +293,6 @@ class OnlineTraining(TrainingJob):
         settings: dict[str, Any] = {
             "num_generations": flags.num_generations,
             "max_completion_length": flags.max_completion_length,
-            "dataloader_num_workers": 0,
             # A reference of whole models is loaded by TRL.
             "model_init_kwargs": {"dtype": self.how.dtype.torch},
             **{name: getattr(sampling, name) for name in names if name in given},
@@ -291,6 +300,43 @@ class OnlineTraining(TrainingJob):
         if align.rlhf_type == "grpo":
             settings["loss_type"] = align.loss(given)
         return settings
+
+
+def job_parts(
+    training: TrainingJob,
+    model: PreTrainedModel,
+    plan: TrainingPlan,
+    directory: Path,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what any of TRL's trainers is given of a run, by the names of ``TrainerJob``."""
+    from ft_core.tuners.backends import tuner_for
+    from ft_train.guests import settings_for_others
+    from ft_train.run_options import OPTIMIZERS
+    from ft_train.tuning import tuning_of
+
+    invocation, prepared = training.invocation, training.prepared
+    flags = invocation.get(TunerArguments)
+    tuner, arguments = tuner_for(flags.sft_type, flags.tuner_backend), training.saved_values()
+
+    def write(trained: PreTrainedModel, place: Path) -> None:
+        tuner.save(trained, place, safe_serialization=plan.save_safetensors)
+        write_beside(prepared, arguments, place)
+
+    factory = tuning_of(invocation, plan).optimizer or OPTIMIZERS.get(plan.optim)
+    make = None if factory is None else lambda inner, decayed: factory(inner, plan, decayed)
+    return {
+        "model": model,
+        "tokenizer": _transformers_tokenizer(prepared),
+        "settings": {
+            **settings_for_others(plan, directory),
+            "dataloader_num_workers": 0,
+            **settings,
+        },
+        "write": write,
+        "keep": plan.save_total_limit,
+        "optimizer": make,
+    }
 
 
 def _transformers_tokenizer(prepared: Prepared) -> Any:

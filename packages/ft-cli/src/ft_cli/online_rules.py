@@ -1,4 +1,4 @@
-"""What methods that learn from rewards can't do beside: refused by name before anything is loaded."""
+"""What methods that learn from answers of their own can't do beside: refused by name before anything is loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REFUSED: Mapping[str, str] = {
             *("packing", "group_by_length", "max_tokens_per_batch", "test_oom_error"),
             *("lazy_tokenize", "log_source_loss"),
         ),
-        "prompts are answered in groups of --num_generations; leave it out",
+        "TRL's trainer makes batches of its own; leave it out",
     ),
     "streaming": "all prompts are held; leave it out, and choose rows with --dataset NAME#N",
     **dict.fromkeys(
@@ -32,12 +32,12 @@ _REFUSED: Mapping[str, str] = {
             *("val_dataset", "predict_with_generate", "load_best_model_at_end"),
             *("early_stopping_patience", "metric_for_best_model", "dataset_test_ratio"),
         ),
-        "rewards of the prompts that are trained are in the log, and nothing is held out; leave it out",
+        "the log is about the rows that are trained, and nothing is held out; leave it out",
     ),
     "use_liger_kernel": "TRL's loss has no such kernel here; leave it out",
     "auto_find_batch_size": "micro-batches are fixed; lower --batch_size instead",
-    "neftune_noise_alpha": "noise would change the answers that are rewarded; leave it out",
-    "lisa_activated_layers": "layers would change between an answer and its reward; leave it out",
+    "neftune_noise_alpha": "noise would change the answers that the model makes; leave it out",
+    "lisa_activated_layers": "layers would change between an answer and what it teaches; leave it out",
     "max_new_tokens": "answers in training are as long as --max_completion_length; use that",
     "precompute_ref_logps": "answers aren't known before; leave it out",
     **dict.fromkeys(
@@ -47,11 +47,18 @@ _REFUSED: Mapping[str, str] = {
 }
 """Flags that have no place here, and what to do instead."""
 
-_UNUSED = ("sample_answers", "truncation_strategy", "loss_scale", "acc_strategy", "eval_steps")
+_REWARDED = ("reward_funcs", "reward_weights", "reward_format", "judge_model", "num_generations")
+_TAUGHT = ("teacher_model_type", "teacher_model_id_or_path", "lmbda", "seq_kd")
+
+
+def _unused(method: str) -> tuple[str, ...]:
+    if method == "gkd":
+        return ("sample_answers", "acc_strategy", "max_prompt_length", "top_k", "top_p", *_REWARDED)
+    return ("sample_answers", "truncation_strategy", "loss_scale", "acc_strategy", *_TAUGHT)
 
 
 def check_online(invocation: Invocation) -> None:
-    """Refuse flags that methods with rewards can't obey, and rewards without such a method.
+    """Refuse flags that these methods can't obey, and methods without their rewards or their teacher.
 
     Raises:
         UsageError: with the flag, its value and the remedy.
@@ -60,9 +67,14 @@ def check_online(invocation: Invocation) -> None:
     if method not in ONLINE:
         for name in OnlineArguments.model_fields:
             if invocation.given(name):
-                to_stderr(f"--{name} has no effect without --rlhf_type grpo or rloo")
+                to_stderr(f"--{name} has no effect without --rlhf_type grpo, rloo or gkd")
         return
-    if not flags.reward_funcs:
+    if method == "gkd":
+        if not (flags.teacher_model_type or flags.teacher_model_id_or_path):
+            raise UsageError(
+                "--rlhf_type gkd learns from a teacher: name it with --teacher_model_type or --teacher_model_id_or_path"
+            )
+    elif not flags.reward_funcs:
         raise UsageError(
             f"--rlhf_type {method} learns from rewards: give --reward_funcs with format, exact, length, regex:PATTERN, "
             "file:PATH.py:FUNCTION, model:DIR or judge:URL"
@@ -73,7 +85,7 @@ def check_online(invocation: Invocation) -> None:
                 f"--{name} {value} and --rlhf_type {method} can't be used together: {why}"
             )
     _check_values(invocation, method)
-    for name in _UNUSED:
+    for name in _unused(method):
         if invocation.given(name):
             to_stderr(f"--{name} has no effect with --rlhf_type {method}")
 
@@ -86,7 +98,7 @@ def _check_values(invocation: Invocation, method: str) -> None:
         raise UsageError(f"--sft_type {tuner} {together}; use lora or full")
     if world_size() > 1:
         raise UsageError(
-            f"NPROC_PER_NODE or NNODES {together}: answers are made and rewarded by one process; unset them"
+            f"NPROC_PER_NODE or NNODES {together}: answers are made by one process; unset them"
         )
     if run.resume_from_checkpoint is not None and not run.resume_only_model:
         raise UsageError(

@@ -72,7 +72,7 @@ class ReferenceSource:
         other = self._prepare()
         if not self._named:
             return other, self.how
-        if _texts(other) != _texts(self.prepared):
+        if texts_of(other) != texts_of(self.prepared):
             raise UsageError(
                 f"the reference {other.name} reads other tokens than {self.prepared.name}, so the same answer can't "
                 "be compared; name a model with the same tokenizer"
@@ -136,7 +136,8 @@ def with_known_reference(source: ReferenceSource, data: TrainData) -> TrainData:
     return replace(data, train=known(cast("Sequence[Sample]", data.rows)))
 
 
-def _texts(prepared: Prepared) -> list[str | None]:
+def texts_of(prepared: Prepared) -> list[str | None]:
+    """Return what each token is, by its id."""
     tokenizer = prepared.tokenizer
     return [tokenizer.id_to_token(index) for index in range(tokenizer.vocab_size)]
 

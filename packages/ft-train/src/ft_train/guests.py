@@ -20,7 +20,7 @@ from ft_train.signals import StopRequest
 from ft_train.training import TrainResult
 
 MakeTrainer = Callable[[Sequence[TrainerCallback]], Any]
-"""Makes a trainer with these watchers; it knows its ``last_checkpoint``."""
+"""Makes a trainer with these watchers; it knows its ``last_checkpoint``, and the ``tokens`` and ``trained_tokens`` so far."""
 
 
 class Measures(TrainerCallback):  # type: ignore[misc]
@@ -97,8 +97,8 @@ def train_by(
         best_metric=None,
         interrupted=stop.stopped,
         seconds=seconds,
-        tokens=int(trainer.state.num_input_tokens_seen),
-        trained_tokens=0,
+        tokens=trainer.tokens,
+        trained_tokens=trainer.trained_tokens,
         memory_gib=memory_gib(plan.device),
         log_history=tuple(history),
         images=tuple(draw_curves(history, run_directory / "images")) if is_main() else (),
@@ -123,6 +123,8 @@ def _write_end(
         "last_model_checkpoint": str(result.last_checkpoint) if result.last_checkpoint else None,
         "final_loss": result.final_loss,
         "global_step": result.global_step,
+        "tokens": result.tokens,
+        "trained_tokens": result.trained_tokens,
         "train_time": round(result.seconds, 3),
         "interrupted": result.interrupted,
     }

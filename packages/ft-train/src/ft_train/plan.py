@@ -150,7 +150,7 @@ class TrainingPlan:
             values[name] = _show(getattr(self, name))
         if self.save_only_model and self.save_strategy != "no":
             values["resuming"] = (
-                "not possible: checkpoints hold weights only (--save_only_model false changes that)"
+                "not possible: checkpoints hold weights only (see --save_only_model)"
             )
         width = max(map(len, values))
         return [

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback
@@ -16,54 +15,32 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from ft_align.online.prompts import Prompt, ids_by_text
 from ft_align.online.rewards import Reward
-from ft_core.checkpoints import atomic_directory, prune
-
-Write = Callable[[PreTrainedModel, Path], None]
-MakeOptimizer = Callable[[PreTrainedModel, frozenset[str]], torch.optim.Optimizer]
+from ft_align.online.running import InOurRun, TrainerJob
 
 
-@dataclass(frozen=True, slots=True)
-class OnlineJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineJob(TrainerJob):
     """What a run is made of.
 
     Attributes:
         method: ``grpo`` or ``rloo``.
-        model: with its trainable part attached; its generation config says what ends an answer.
-        base: the directory of its weights before training, for the reference of whole models.
-        tokenizer: transformers' own, for decoding.
+        base: the directory of the weights before training, for the reference of whole models.
         prompts: what is asked.
         rewards: what is rewarded.
         weights: of the rewards; empty weighs each 1.
         beta: how strongly the model is kept near what it was.
-        settings: values of transformers' training arguments and of the method, by name.
-        write: writes the model into a checkpoint.
-        keep: how many checkpoints stay; ``None`` keeps all.
-        optimizer: makes the optimizer in place of the one that settings name.
     """
 
     method: str
-    model: PreTrainedModel
     base: Path
-    tokenizer: Any
     prompts: Sequence[Prompt]
     rewards: Sequence[Reward]
     weights: Sequence[float]
     beta: float
-    settings: Mapping[str, Any]
-    write: Write
-    keep: int | None = None
-    optimizer: MakeOptimizer | None = None
 
 
-class _InOurRun:
-    """Goes before one of TRL's trainers: prompts are tokenized, and checkpoints written, as everywhere in ft."""
-
-    model: PreTrainedModel
-    args: Any
-    state: Any
-    accelerator: Any
-    optimizer: Any
-    last_checkpoint: Path | None = None
+class _Rewarded(InOurRun):
+    """Asks our prompts, and counts tokens."""
 
     def __init__(self, job: OnlineJob, **given: Any) -> None:
         self.job, self._ids = job, ids_by_text(job.prompts)
@@ -74,30 +51,24 @@ class _InOurRun:
     ) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(self._ids[prompt]) for prompt in prompts], None, {}
 
-    def create_optimizer(self, model: Any = None) -> Any:
-        """Make the optimizer: ours, or the one that the settings name."""
-        if self.job.optimizer is not None and self.optimizer is None:
-            decayed = frozenset(self.get_decay_parameter_names(self.model))  # type: ignore[attr-defined]
-            self.optimizer = self.job.optimizer(self.model, decayed)
-        return super().create_optimizer(model)  # type: ignore[misc]
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        run = Path(self.args.output_dir)
-        target = run / f"checkpoint-{self.state.global_step}"
-        if target == self.last_checkpoint:
-            return
-        with atomic_directory(target) as directory:
-            self.job.write(self.accelerator.unwrap_model(self.model), directory)
-            self.state.save_to_json(str(directory / "trainer_state.json"))
-        prune(run, self.job.keep, last=target)
-        self.last_checkpoint = target
+    def _calculate_rewards(
+        self,
+        inputs: Any,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        completion_ids: Sequence[Sequence[int]],
+    ) -> Any:
+        answers = sum(map(len, completion_ids))
+        self.trained_tokens += answers
+        self.tokens += answers + sum(len(self._ids[prompt]) for prompt in prompts)
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids)  # type: ignore[misc]
 
 
-class _Grpo(_InOurRun, GRPOTrainer):  # type: ignore[misc]
+class _Grpo(_Rewarded, GRPOTrainer):  # type: ignore[misc]
     """GRPO (Shao et al. 2024, arXiv:2402.03300)."""
 
 
-class _Rloo(_InOurRun, RLOOTrainer):  # type: ignore[misc]
+class _Rloo(_Rewarded, RLOOTrainer):  # type: ignore[misc]
     """RLOO (Ahmadian et al. 2024, arXiv:2402.14740)."""
 
 
@@ -126,9 +97,7 @@ def online_trainer(job: OnlineJob, callbacks: Sequence[TrainerCallback]) -> Any:
             callbacks=list(callbacks),
         )
     trainer.beta = job.beta
-    for callback in trainer.callback_handler.callbacks.copy():
-        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
-            trainer.remove_callback(callback)
+    trainer.drop_printers()
     return trainer
 
 

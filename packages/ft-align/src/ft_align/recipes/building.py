@@ -7,6 +7,7 @@ from collections.abc import Set
 from ft_align.arguments import AlignArguments
 from ft_align.encoding import AnswerEncoder, PairEncoder
 from ft_align.lengths import Lengths
+from ft_align.loss_types import ONLINE
 from ft_align.recipes.labelled import LabelledRecipe
 from ft_align.recipes.objectives import Cpo, Dpo, Orpo
 from ft_align.recipes.pairs import PairRecipe
@@ -28,9 +29,12 @@ def build_recipe(
 
     Raises:
         UsageError: a value can't work.
+        ValueError: the method learns from rewards, which needs a trainer of its own.
     """
     method, loss, beta = arguments.rlhf_type, arguments.loss(given), arguments.strength
     smoothing = arguments.label_smoothing
+    if method in ONLINE:
+        raise ValueError(f"{method} is no recipe; see ft_align.online")
     if method == "kto":
         return LabelledRecipe(
             AnswerEncoder(method, lengths, policy),

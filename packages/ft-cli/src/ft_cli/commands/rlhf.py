@@ -21,14 +21,19 @@ from ft_train.tuner_arguments import TunerArguments
 
 
 def run(invocation: Invocation) -> None:
-    """Align a model by the recipe of the method, or by answers that are rewarded while it is trained."""
+    """Align a model by the recipe of the method, or by answers that it makes while it is trained."""
     if invocation.get(AlignArguments).rlhf_type not in ONLINE:
         run_recipe(invocation)
         return
+    if not invocation.get(DataArguments).sources():
+        raise UsageError("ft rlhf needs rows: give --dataset")
+    if invocation.get(AlignArguments).rlhf_type == "gkd":
+        from ft_cli.distillation import distillation_job
+
+        carry_out(distillation_job(invocation))
+        return
     from ft_cli.online import online_job
 
-    if not invocation.get(DataArguments).sources():
-        raise UsageError("ft rlhf needs rows: give --dataset with prompts")
     carry_out(online_job(invocation))
 
 
@@ -78,6 +83,7 @@ COMMAND = Command(
         "ft rlhf --rlhf_type dpo --model_type smollm2-135m-instruct --dataset pairs.jsonl\n"
         "ft rlhf --rlhf_type kto --model_type smollm2-135m-instruct --dataset labelled.jsonl --desirable_weight 1.2\n"
         "ft rlhf --rlhf_type rm --model_type smollm2-135m-instruct --dataset pairs.jsonl\n"
-        "ft rlhf --rlhf_type grpo --model_type smollm2-135m-instruct --dataset questions.jsonl --reward_funcs format exact"
+        "ft rlhf --rlhf_type grpo --model_type smollm2-135m-instruct --dataset questions.jsonl --reward_funcs format exact\n"
+        "ft rlhf --rlhf_type gkd --model_type smollm2-135m-instruct --teacher_model_id_or_path TEACHER --dataset rows.jsonl"
     ),
 )
