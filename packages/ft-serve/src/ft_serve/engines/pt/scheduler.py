@@ -84,13 +84,16 @@ class Scheduler:
         self._waiting.clear()
         self._rows = Rows(self._adapters)
 
-    def advance(self) -> None:
-        """Run one piece of prompts and one decode step."""
+    def take_in(self) -> None:
+        """Run one piece of the prompts that wait."""
         self._drop_cancelled()
         if self._prefill is None:
             self._open_prefill()
         if self._prefill is not None:
             self._run_prefill(self._prefill)
+
+    def step(self) -> None:
+        """Run one decode step of the answers under way."""
         self._make_room()
         if self._running:
             self._decode()

@@ -140,7 +140,9 @@ class Worker:
         """Run one piece of other work and one step of the batch, and hand over what became of them."""
         self._run_job()
         if self._scheduler:
-            self._scheduler.advance()
+            self._scheduler.take_in()
+            self._deliver()  # first tokens don't wait for the step
+            self._scheduler.step()
         self._deliver()
 
     def _recover(self, reason: FtError) -> bool:
