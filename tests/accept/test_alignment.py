@@ -50,7 +50,8 @@ def test_margins_grow_and_the_checkpoint_is_of_use(method: str, tmp_path: Path) 
         *("--gradient_accumulation_steps", 4),
         *("--logging_steps", 1, "--sample_answers", 0, "--add_output_dir_suffix", "false"),
     )
-    log = [json.loads(line) for line in (tmp_path / "run" / "logging.jsonl").open()]
+    lines = (tmp_path / "run" / "logging.jsonl").read_text(encoding="utf-8").splitlines()
+    log = [json.loads(line) for line in lines]
     margins = [row["rewards/margins"] for row in log if "rewards/margins" in row]
     quarter = STEPS // 4
     assert len(margins) >= STEPS

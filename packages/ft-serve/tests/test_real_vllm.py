@@ -202,7 +202,9 @@ def test_rows_are_answered_by_name(
             *("--max_model_len", LENGTH, "--temperature", 0, "--max_new_tokens", 16),
         ]
         assert main([str(word) for word in words]) == 0
-        answers[backend] = [json.loads(line)["response"] for line in file.open()]
+        answers[backend] = [
+            json.loads(line)["response"] for line in file.read_text(encoding="utf-8").splitlines()
+        ]
     assert answers["vllm"] == answers["pt"]
 
 
