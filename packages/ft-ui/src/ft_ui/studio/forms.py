@@ -18,7 +18,7 @@ from ft_ui.studio.workplace import Workplace
 FORBIDDEN = frozenset(
     {
         *("custom_register_path", "trust_remote_code", "local_repo_path", "run_code"),
-        *("llama_cpp_dir", "auth", "host", "allowed_hosts", "share"),
+        *("reward_funcs", "llama_cpp_dir", "auth", "host", "allowed_hosts", "share"),
         *("ignore_args_error", "config", "custom_dataset_info"),
     }
 )
