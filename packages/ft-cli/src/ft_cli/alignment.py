@@ -143,9 +143,7 @@ def align(
         UsageError: the reference reads other tokens, or flags can't work together.
     """
     arguments = arguments_of(invocation)
-    if arguments is None:
-        return Alignment(data)
-    if learns_scores(invocation):
+    if arguments is None or learns_scores(invocation):
         return Alignment(data)
     from ft_align.collapse import CollapseWarning
     from ft_align.shared_prompts import enable_shared_prompts

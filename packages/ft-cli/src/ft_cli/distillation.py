@@ -12,9 +12,14 @@ import ft_data
 from ft_align.arguments import AlignArguments
 from ft_align.online_arguments import OnlineArguments
 from ft_cli.batches import Batches
-from ft_cli.online import job_parts, load_for_training, load_rows, open_model, weights_only
+from ft_cli.online import (
+    job_parts,
+    load_for_training,
+    load_rows,
+    open_for_answers,
+    settle_weights_only,
+)
 from ft_cli.recipes import build_recipe
-from ft_cli.references import texts_of
 from ft_cli.rows import EncodedData
 from ft_cli.training_job import TrainingJob, decide_loading
 from ft_core.arguments import (
@@ -44,7 +49,7 @@ def distillation_job(invocation: Invocation) -> Distillation:
         UsageError: the teacher reads other tokens, or flags don't fit together.
         DataError: no row can be trained.
     """
-    prepared, resume = open_model(invocation)
+    prepared, resume = open_for_answers(invocation)
     teacher = _teacher(invocation, prepared)
     how = decide_loading(invocation, prepared)
     recipe = build_recipe("sft", invocation)
@@ -78,7 +83,7 @@ def _teacher(invocation: Invocation, student: Prepared) -> Prepared:
         given=invocation.set_by_a_person - {"template_type"},
         say=to_stderr,
     )
-    if texts_of(teacher) != texts_of(student):
+    if not teacher.tokenizer.reads_like(student.tokenizer):
         raise UsageError(
             f"the teacher {teacher.name} reads other tokens than {student.name}, so what it would say next can't be "
             "learned; name a model with the same tokenizer"
@@ -98,12 +103,7 @@ class Distillation(TrainingJob):
 
     def settle(self, model: PreTrainedModel) -> tuple[TrainingPlan, MemoryEstimate]:
         """Settle every value of the run, with the memory that the student needs."""
-        from ft_train import accumulation_steps
-        from ft_train.arguments import TrainingArguments
-
-        training = self.invocation.get(TrainingArguments)
-        estimate = self.estimate(model, training.batch_size, accumulation_steps(training, 1))
-        return weights_only(self.plan(estimate)), estimate
+        return settle_weights_only(self, model)
 
     def train(self, run: Run) -> TrainResult:
         """Load the weights and train them."""

@@ -15,20 +15,14 @@ from ft_align.arguments import AlignArguments
 from ft_align.online.prompts import Prompt, ids_by_text, prompts_of
 from ft_align.online_arguments import OnlineArguments
 from ft_cli.batches import Batches
+from ft_cli.opening import open_model
 from ft_cli.recipes import build_recipe
-from ft_cli.resuming import checkpoint_to_resume
 from ft_cli.rows import EncodedData
 from ft_cli.training_job import TrainingJob, decide_loading, write_beside
-from ft_core.arguments import (
-    GenerationArguments,
-    MediaArguments,
-    ModelArguments,
-    TemplateArguments,
-    VocabularyArguments,
-)
+from ft_core.arguments import GenerationArguments, ModelArguments
 from ft_core.command import Invocation
 from ft_core.errors import DependencyError, UsageError
-from ft_core.prepare import Prepared, prepare, to_stderr
+from ft_core.prepare import Prepared, to_stderr
 from ft_core.runs import Run
 from ft_core.samples import Sample, Tokens
 from ft_data.arguments import DataArguments, MixArguments
@@ -49,7 +43,7 @@ def online_job(invocation: Invocation) -> OnlineTraining:
         UsageError: flags, the chat format and the method don't fit together.
         DataError: a row has nothing to ask.
     """
-    prepared, resume = open_model(invocation)
+    prepared, resume = open_for_answers(invocation)
     how = decide_loading(invocation, prepared)
     prompts = _prompts(invocation, prepared)
     groups = invocation.get(OnlineArguments).num_generations
@@ -68,23 +62,13 @@ def online_job(invocation: Invocation) -> OnlineTraining:
     return OnlineTraining(invocation, prepared, how, recipe, data, resume, prompts)
 
 
-def open_model(invocation: Invocation) -> tuple[Prepared, str | None]:
-    """Fetch the model that is trained, with its chat format, and say which checkpoint it goes on from.
+def open_for_answers(invocation: Invocation) -> tuple[Prepared, str | None]:
+    """Open the model that is trained (``open_model``) and answers meanwhile.
 
     Raises:
         UsageError: the format ends answers in a way that TRL can't wait for.
     """
-    resume = checkpoint_to_resume(invocation)
-    prepared = prepare(
-        invocation.get(ModelArguments),
-        invocation.get(TemplateArguments),
-        ckpt_dir=resume,
-        new_tokens=invocation.get(VocabularyArguments).tokens(),
-        given=invocation.set_by_a_person,
-        say=to_stderr,
-        media=invocation.get(MediaArguments),
-    )
-    to_stderr(f"template   {prepared.chosen.template.name} ({prepared.chosen.reason})")
+    prepared, resume = open_model(invocation, to_stderr)
     if not prepared.chosen.template.stop_token_ids:
         raise UsageError(
             f"--template_type {prepared.chosen.template.name} ends answers by text and not by a token, which TRL can't "
@@ -128,10 +112,18 @@ def load_for_training(
     return model
 
 
-def weights_only(plan: TrainingPlan) -> TrainingPlan:
-    """Return a plan whose checkpoints hold weights only."""
+def settle_weights_only(
+    training: TrainingJob, model: PreTrainedModel
+) -> tuple[TrainingPlan, MemoryEstimate]:
+    """Settle every value of a run whose checkpoints hold weights only, with the memory it needs."""
+    from ft_train import accumulation_steps
+    from ft_train.arguments import TrainingArguments
+
+    flags = training.invocation.get(TrainingArguments)
+    estimate = training.estimate(model, flags.batch_size, accumulation_steps(flags, 1))
+    plan = training.plan(estimate)
     reasons = {**plan.reasons, "save_only_model": "such a run can't be resumed"}
-    return replace(plan, save_only_model=True, reasons=reasons)
+    return replace(plan, save_only_model=True, reasons=reasons), estimate
 
 
 def _prompts(invocation: Invocation, prepared: Prepared) -> list[Prompt]:
@@ -176,12 +168,7 @@ class OnlineTraining(TrainingJob):
         Raises:
             UsageError: a step can't be divided into groups of answers.
         """
-        from ft_train import accumulation_steps
-        from ft_train.arguments import TrainingArguments
-
-        training = self.invocation.get(TrainingArguments)
-        estimate = self.estimate(model, training.batch_size, accumulation_steps(training, 1))
-        plan = self.plan(estimate)
+        plan, estimate = settle_weights_only(self, model)
         groups, rows = self.invocation.get(OnlineArguments).num_generations, plan.rows_per_step
         if rows % groups:
             raise UsageError(
@@ -189,7 +176,7 @@ class OnlineTraining(TrainingJob):
                 f"steps of {rows} answers, which aren't groups of --num_generations {groups}; make their product a "
                 "multiple of it"
             )
-        return weights_only(plan), estimate
+        return plan, estimate
 
     def estimate(
         self, model: PreTrainedModel, batch_size: int, accumulation: int
@@ -311,7 +298,7 @@ def job_parts(
 ) -> dict[str, Any]:
     """Return what any of TRL's trainers is given of a run, by the names of ``TrainerJob``."""
     from ft_core.tuners.backends import tuner_for
-    from ft_train.guests import settings_for_others
+    from ft_train.compat import settings_for_others
     from ft_train.run_options import OPTIMIZERS
     from ft_train.tuning import tuning_of
 

@@ -72,7 +72,7 @@ class ReferenceSource:
         other = self._prepare()
         if not self._named:
             return other, self.how
-        if texts_of(other) != texts_of(self.prepared):
+        if not other.tokenizer.reads_like(self.prepared.tokenizer):
             raise UsageError(
                 f"the reference {other.name} reads other tokens than {self.prepared.name}, so the same answer can't "
                 "be compared; name a model with the same tokenizer"
@@ -134,12 +134,6 @@ def with_known_reference(source: ReferenceSource, data: TrainData) -> TrainData:
     if evaluation:
         data = replace(data, evaluation=known(evaluation))
     return replace(data, train=known(cast("Sequence[Sample]", data.rows)))
-
-
-def texts_of(prepared: Prepared) -> list[str | None]:
-    """Return what each token is, by its id."""
-    tokenizer = prepared.tokenizer
-    return [tokenizer.id_to_token(index) for index in range(tokenizer.vocab_size)]
 
 
 def say_once(text: str) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 from ft_core.errors import UsageError, suggest
@@ -152,15 +153,26 @@ def run_register_file(path: str | Path) -> None:
     Raises:
         UsageError: the file doesn't exist, isn't Python, or fails; the message carries its error.
     """
+    run_python_file(path, f"--custom_register_path {path}")
+
+
+def run_python_file(path: str | Path, given: str) -> ModuleType:
+    """Execute a user's Python file, whose directory is put on the import path.
+
+    Args:
+        path: of the file.
+        given: the flag with its value, for messages.
+
+    Raises:
+        UsageError: the file doesn't exist, isn't Python, or fails; the message carries its error.
+    """
     file = Path(path).expanduser().resolve()
     if not file.is_file() or file.suffix != ".py":
-        raise UsageError(
-            f"--custom_register_path {path}: not a Python file; give the path of a .py file"
-        )
+        raise UsageError(f"{given}: not a Python file; give the path of a .py file")
     name = f"ft_custom_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise UsageError(f"--custom_register_path {path}: Python can't import this file")
+        raise UsageError(f"{given}: Python can't import this file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     if str(file.parent) not in sys.path:
@@ -169,6 +181,5 @@ def run_register_file(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise UsageError(
-            f"--custom_register_path {path}: {type(error).__name__}: {error}"
-        ) from error
+        raise UsageError(f"{given}: {type(error).__name__}: {error}") from error
+    return module

@@ -11,13 +11,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ft_core.launch import is_main
 from ft_train.callbacks import Journal, Progress, StopOnRequest, TensorBoard
-from ft_train.compat import settings_for_others as settings_for_others
 from ft_train.metrics import Clock, memory_gib
 from ft_train.plan import TrainingPlan
 from ft_train.plots import draw_curves
 from ft_train.run_card import card_of, write_card
 from ft_train.signals import StopRequest
-from ft_train.training import TrainResult
+from ft_train.training import TrainResult, final_facts
 
 MakeTrainer = Callable[[Sequence[TrainerCallback]], Any]
 """Makes a trainer with these watchers; it knows its ``last_checkpoint``, and the ``tokens`` and ``trained_tokens`` so far."""
@@ -58,7 +57,7 @@ def train_by(
 
     Args:
         make: makes it.
-        plan: every value of the run, which the trainer was given as ``settings_for_others``.
+        plan: every value of the run, which the trainer was given as ``compat.settings_for_others``.
         run_directory: an existing directory; gets the log, the curves and the card.
         name: of the method, for the card.
         callbacks: further watchers.
@@ -105,28 +104,8 @@ def train_by(
         batch_size=plan.batch_size,
     )
     if is_main():
-        _write_end(result, plan, journal, run_directory, name, info or {})
+        facts = final_facts(result)
+        journal.append({**facts, "log_history": history, **(info or {})})
+        card = card_of(plan, recipe=name, result=facts, info=info or {}, answers=())
+        write_card(run_directory, card)
     return result
-
-
-def _write_end(
-    result: TrainResult,
-    plan: TrainingPlan,
-    journal: Journal,
-    run_directory: Path,
-    name: str,
-    info: Mapping[str, Any],
-) -> None:
-    """Write the last line of the log and the card."""
-    facts = {
-        "memory": round(result.memory_gib, 3),
-        "last_model_checkpoint": str(result.last_checkpoint) if result.last_checkpoint else None,
-        "final_loss": result.final_loss,
-        "global_step": result.global_step,
-        "tokens": result.tokens,
-        "trained_tokens": result.trained_tokens,
-        "train_time": round(result.seconds, 3),
-        "interrupted": result.interrupted,
-    }
-    journal.append({**facts, "log_history": list(result.log_history), **info})
-    write_card(run_directory, card_of(plan, recipe=name, result=facts, info=info, answers=()))

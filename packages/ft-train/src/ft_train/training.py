@@ -304,14 +304,14 @@ def _finish(
         wrapped=how_wrapped(trainer.model_wrapped),
     )
     if is_main():
-        facts = _facts(result)
+        facts = final_facts(result)
         outcome.journal.append({**facts, "log_history": history, **info})
         card = card_of(trainer.plan, recipe=recipe, result=facts, info=info, answers=answers)
         write_card(run_directory, card)
     return result
 
 
-def _facts(result: TrainResult) -> dict[str, Any]:
+def final_facts(result: TrainResult) -> dict[str, Any]:
     """Return what the last line of the log and the card say about a run."""
     last, best = result.last_checkpoint, result.best_checkpoint
     return {

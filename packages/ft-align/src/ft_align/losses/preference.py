@@ -25,6 +25,16 @@ class PreferenceLoss:
     chosen_rewards: torch.Tensor
     rejected_rewards: torch.Tensor
 
+    def shown(self) -> dict[str, torch.Tensor]:
+        """Return what the log shows of each pair, shape (B,), by its name there."""
+        margins = self.chosen_rewards - self.rejected_rewards
+        return {
+            "rewards/chosen": self.chosen_rewards,
+            "rewards/rejected": self.rejected_rewards,
+            "rewards/margins": margins,
+            "rewards/accuracies": (margins > 0).to(margins.dtype),
+        }
+
 
 def check_shapes(tensors: Mapping[str, torch.Tensor | None], per: str = "pair") -> None:
     """Refuse tensors that don't hold one number for each pair (or answer).

@@ -1,1 +1,1 @@
-"""Learning from rewards of answers that the model makes while it is trained: grpo and rloo, on TRL's trainers."""
+"""Learning from answers that the model makes while it is trained, on TRL's trainers: grpo, rloo and gkd."""

@@ -6,7 +6,6 @@ number for each answer, or ``None`` for one it can't judge.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 from ft_align.online.judge import Judge
 from ft_core.errors import FtError, UsageError, suggest
+from ft_core.registry import run_python_file
 
 Rewards = list[float | None]
 Call = Callable[..., Rewards]
@@ -160,11 +160,7 @@ def _file(value: str, makings: Makings) -> tuple[str, Call]:
         raise UsageError(
             f"--reward_funcs file:{value}: {path or value} is no file; write file:PATH.py:FUNCTION"
         )
-    spec = importlib.util.spec_from_file_location(f"ft_rewards_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"--reward_funcs file:{value}: {file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = run_python_file(file, f"--reward_funcs file:{value}")
     found = getattr(module, function, None)
     if not callable(found):
         names = [name for name, _ in inspect.getmembers(module, inspect.isfunction)]

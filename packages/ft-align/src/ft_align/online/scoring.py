@@ -13,7 +13,7 @@ from ft_core.checkpoints import open_checkpoint
 from ft_core.errors import UsageError
 from ft_core.models.loading import load_checkpoint
 from ft_core.samples import Tokens
-from ft_core.sequences import Layout, enable_joined_attention, join, layout_for
+from ft_core.sequences import Layout, enable_joined_attention, join, layout_for, to_device
 from ft_core.tokenizer import Tokenizer
 
 _TOGETHER = 8
@@ -49,8 +49,7 @@ class RewardModel:
             ModelError: it is no checkpoint of a reward model, or can't be loaded.
         """
         checkpoint = open_checkpoint(directory)
-        own = Tokenizer.from_directory(checkpoint.path)
-        if _texts(own) != _texts(tokenizer):
+        if not Tokenizer.from_directory(checkpoint.path).reads_like(tokenizer):
             raise UsageError(
                 f"--reward_funcs model:{directory}: reads other tokens than the model that is trained; make a reward "
                 "model of a model with the same tokenizer"
@@ -64,13 +63,5 @@ class RewardModel:
         for start in range(0, len(texts), _TOGETHER):
             part = texts[start : start + _TOGETHER]
             batch = join([Tokens(list(ids), [0.0] * len(ids)) for ids in part])
-            moved = {
-                name: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
-                for name, value in batch.items()
-            }
-            scores += document_scores(self._model, moved).tolist()
+            scores += document_scores(self._model, to_device(batch, self._model.device)).tolist()
         return scores
-
-
-def _texts(tokenizer: Tokenizer) -> list[str | None]:
-    return [tokenizer.id_to_token(index) for index in range(tokenizer.vocab_size)]

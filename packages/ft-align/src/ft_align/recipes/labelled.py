@@ -14,13 +14,13 @@ from ft_align.loss_types import check_beta, check_loss_type, check_weights
 from ft_align.losses.kto import LabelledLoss, kto_loss
 from ft_align.mismatched import mismatch
 from ft_align.ranks import add_up
+from ft_align.recipes.encoded import EncodedRecipe
 from ft_align.reference import evaluating
 from ft_align.running_mean import RunningMean
-from ft_core.examples import Example
 from ft_core.recipe import Batch, LossOutput, Term, Totals
-from ft_core.samples import Dropped, Sample, Tokens
+from ft_core.samples import Sample, Tokens
+from ft_core.sequences import to_device
 from ft_core.sequences.isolation import language_model
-from ft_core.templates.template import Template
 
 Prepared = list[dict[str, Any]]
 
@@ -29,7 +29,7 @@ _FILLER = Sample((Tokens((0, 0), (0.0, 1.0)),) * 2, values={"prompt": 1.0})
 
 
 @dataclass(frozen=True)
-class LabelledRecipe:
+class LabelledRecipe(EncodedRecipe):
     """Trains a model to find desirable answers likelier, and undesirable ones less likely, than a reference.
 
     What rewards are compared with, the anchor, belongs to a whole step. ``kto`` estimates the divergence
@@ -53,20 +53,6 @@ class LabelledRecipe:
         check_loss_type("kto", self.loss_type)
         check_beta(self.beta)
         check_weights(self.desirable_weight, self.undesirable_weight)
-
-    @property
-    def name(self) -> str:
-        """``kto``."""
-        return self.encoder.name
-
-    @property
-    def fingerprint(self) -> str:
-        """Part of the cache key of encoded rows."""
-        return self.encoder.fingerprint
-
-    def encode(self, examples: Sequence[Example], template: Template) -> list[Sample | Dropped]:
-        """Turn labelled answers into samples; each row that gives none comes back with its reason."""
-        return self.encoder.encode(examples, template)
 
     def count(self, global_batch: Sequence[Sample]) -> Totals:
         """Count the weights of the answers."""
@@ -158,10 +144,10 @@ class LabelledRecipe:
                 [place > 0 for pair in pairs for place, _ in enumerate(pair.sequences)],
                 device=device,
             )
-            before = reference_logprobs(reference, _to(device, collate_answers(pairs)))
+            before = reference_logprobs(reference, to_device(collate_answers(pairs), device))
             if alone:
                 with torch.no_grad(), evaluating(model):
-                    after = answer_logprobs(model, _to(device, collate_answers(alone))).sums
+                    after = answer_logprobs(model, to_device(collate_answers(alone), device)).sums
                 if samples:
                     total += float((after - before[chosen]).sum())
                     count += len(after)
@@ -194,10 +180,3 @@ def _beside(sample: Sample, other: Tokens | None) -> Sample:
     """Put an answer to another prompt beside a sample's own."""
     others = () if other is None else (other,)
     return Sample((*sample.sequences, *others), values={"prompt": sample.values["prompt"]})
-
-
-def _to(device: torch.device, batch: Batch) -> Batch:
-    return {
-        name: value.to(device) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.items()
-    }

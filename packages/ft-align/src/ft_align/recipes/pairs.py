@@ -15,15 +15,14 @@ from ft_align.logprobs import (
     reference_logprobs,
 )
 from ft_align.losses.preference import PreferenceLoss
+from ft_align.recipes.encoded import EncodedRecipe
 from ft_align.recipes.objectives import Dpo, Objective
-from ft_core.examples import Example
 from ft_core.recipe import Batch, LossOutput, Term, Totals
-from ft_core.samples import Dropped, Sample
-from ft_core.templates.template import Template
+from ft_core.samples import Sample
 
 
 @dataclass(frozen=True)
-class PairRecipe:
+class PairRecipe(EncodedRecipe):
     """Trains a model to find chosen answers likelier than rejected ones.
 
     The loss is ``share * preference + likelihood * nll``: the preference is averaged over pairs by the
@@ -40,20 +39,6 @@ class PairRecipe:
     objective: Objective = field(default_factory=Dpo)
     share: float = 1.0
     likelihood: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """``dpo``, ``orpo``, ``simpo`` or ``cpo``."""
-        return self.encoder.name
-
-    @property
-    def fingerprint(self) -> str:
-        """Part of the cache key of encoded rows."""
-        return self.encoder.fingerprint
-
-    def encode(self, examples: Sequence[Example], template: Template) -> list[Sample | Dropped]:
-        """Turn preferences into samples; each row that gives none comes back with its reason."""
-        return self.encoder.encode(examples, template)
 
     def count(self, global_batch: Sequence[Sample]) -> Totals:
         """Count the weights of the pairs, and the loss weights of the chosen answers' tokens."""
@@ -86,17 +71,13 @@ def _metrics(
     pairs: PreferenceLoss, policy: AnswerLogprobs, batch: Batch, nll: torch.Tensor
 ) -> dict[str, tuple[float, float]]:
     """Return what the log shows: means over pairs, and the likelihood over tokens."""
-    margins = pairs.chosen_rewards - pairs.rejected_rewards
     per_pair = {
-        "rewards/chosen": pairs.chosen_rewards,
-        "rewards/rejected": pairs.rejected_rewards,
-        "rewards/margins": margins,
-        "rewards/accuracies": (margins > 0).to(margins.dtype),
+        **pairs.shown(),
         "logps/chosen": policy.sums[::2],
         "logps/rejected": policy.sums[1::2],
     }
     trained = batch["weights"].where(batch["documents"] % 2 == 0, 0).sum()
     sums = torch.stack([*(value.sum() for value in per_pair.values()), nll, trained]).tolist()
-    count = float(len(margins))
+    count = float(len(pairs.losses))
     metrics = {name: (total, count) for name, total in zip(per_pair, sums, strict=False)}
     return {**metrics, "nll_loss": (sums[-2], sums[-1])}

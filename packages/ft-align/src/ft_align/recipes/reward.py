@@ -10,12 +10,11 @@ import torch
 from ft_align.encoding import PairEncoder
 from ft_align.losses.preference import PreferenceLoss
 from ft_align.losses.reward import reward_loss
+from ft_align.recipes.encoded import EncodedRecipe
 from ft_align.scores import document_scores
-from ft_core.examples import Example
 from ft_core.recipe import Batch, LossOutput, Term, Totals
-from ft_core.samples import Dropped, Sample
+from ft_core.samples import Sample
 from ft_core.sequences import join
-from ft_core.templates.template import Template
 
 
 def _encoder() -> PairEncoder:
@@ -23,7 +22,7 @@ def _encoder() -> PairEncoder:
 
 
 @dataclass(frozen=True)
-class RewardRecipe:
+class RewardRecipe(EncodedRecipe):
     """Trains a model with a score head to give chosen answers higher scores than rejected ones.
 
     Attributes:
@@ -34,31 +33,18 @@ class RewardRecipe:
     encoder: PairEncoder = field(default_factory=_encoder)
     center: float = 0.0
 
-    @property
-    def name(self) -> str:
-        """``rm``."""
-        return self.encoder.name
-
-    @property
-    def fingerprint(self) -> str:
-        """Part of the cache key of encoded rows."""
-        return self.encoder.fingerprint
-
-    def encode(self, examples: Sequence[Example], template: Template) -> list[Sample | Dropped]:
-        """Turn preferences into samples; each row that gives none comes back with its reason."""
-        return self.encoder.encode(examples, template)
-
     def count(self, global_batch: Sequence[Sample]) -> Totals:
         """Count the weights of the pairs."""
         return {"pairs": float(sum(sample.values["weight"] for sample in global_batch))}
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Join chosen and rejected answers in one row, with the ``row_weights`` and ``margins`` [S] of their pairs."""
-        values = {
-            f"{name}s": torch.tensor([sample.values.get(key, usual) for sample in samples])
-            for name, key, usual in (("row_weight", "weight", 1.0), ("margin", "margin", 0.0))
+        values = [sample.values for sample in samples]
+        return {
+            **join([item for sample in samples for item in sample.sequences]),
+            "row_weights": torch.tensor([item.get("weight", 1.0) for item in values]),
+            "margins": torch.tensor([item.get("margin", 0.0) for item in values]),
         }
-        return {**join([item for sample in samples for item in sample.sequences]), **values}
 
     def loss(
         self, model: torch.nn.Module, batch: Batch, reference: torch.nn.Module | None
@@ -78,12 +64,6 @@ class RewardRecipe:
 @torch.no_grad()
 def _metrics(pairs: PreferenceLoss) -> dict[str, tuple[float, float]]:
     """Return what the log shows: means over pairs."""
-    margins = pairs.chosen_rewards - pairs.rejected_rewards
-    per_pair = {
-        "rewards/chosen": pairs.chosen_rewards,
-        "rewards/rejected": pairs.rejected_rewards,
-        "rewards/margins": margins,
-        "rewards/accuracies": (margins > 0).to(margins.dtype),
-    }
-    sums = torch.stack([value.sum() for value in per_pair.values()]).tolist()
-    return {name: (total, float(len(margins))) for name, total in zip(per_pair, sums, strict=True)}
+    shown, count = pairs.shown(), float(len(pairs.losses))
+    sums = torch.stack([value.sum() for value in shown.values()]).tolist()
+    return {name: (total, count) for name, total in zip(shown, sums, strict=True)}

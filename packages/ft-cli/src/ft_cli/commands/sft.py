@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from ft_cli.alignment import look_at_rows
+from ft_cli.opening import open_model
 from ft_cli.processes import processes
 from ft_cli.recipes import build_recipe
-from ft_cli.resuming import checkpoint_to_resume, saved_in_checkpoint
+from ft_cli.resuming import saved_in_checkpoint
 from ft_cli.row_rules import check_training
 from ft_cli.rows import encode_data
 from ft_cli.training_groups import GROUPS
 from ft_cli.training_job import TrainingJob, decide_loading
 from ft_cli.training_report import report, summary
-from ft_core.arguments import (
-    MediaArguments,
-    ModelArguments,
-    TemplateArguments,
-    VocabularyArguments,
-)
 from ft_core.command import Command, Invocation
 from ft_core.errors import UsageError
 from ft_core.launch import is_main
 from ft_core.media.choice import seeing
-from ft_core.prepare import prepare, to_stderr
+from ft_core.prepare import to_stderr
 from ft_data.arguments import DataArguments
 from ft_train.evaluation_arguments import EvaluationArguments
-from ft_train.rules import flags_without_effect
 
 
 def run(invocation: Invocation) -> None:
@@ -60,20 +54,8 @@ def _train(invocation: Invocation) -> None:
         invocation,
         accuracy=invocation.get(EvaluationArguments).acc_strategy,
     )
-    for note in flags_without_effect(invocation):
-        say(note)
-    resume = checkpoint_to_resume(invocation)
-    prepared = prepare(
-        invocation.get(ModelArguments),
-        invocation.get(TemplateArguments),
-        ckpt_dir=resume,
-        new_tokens=invocation.get(VocabularyArguments).tokens(),
-        given=invocation.set_by_a_person,
-        say=say,
-        media=invocation.get(MediaArguments),
-    )
+    prepared, resume = open_model(invocation, say)
     recipe = seeing(recipe, prepared.media)
-    say(f"template   {prepared.chosen.template.name} ({prepared.chosen.reason})")
     how = decide_loading(invocation, prepared)
     data = encode_data(invocation, prepared.chosen.template, recipe, say=say)
     look_at_rows(invocation, data, say=say)

@@ -161,6 +161,16 @@ AGENTS: Registry[AgentFormat] = Registry("agent format", entry_point_group="ft.a
 """All agent formats by name."""
 
 
+def agent_of(tools_prompt: str | None) -> AgentFormat:
+    """Return the format in which a template's answers call tools.
+
+    Args:
+        tools_prompt: ``Template.tools_prompt``; a template with a form of its own names none, and most of
+            today's write calls as Hermes does.
+    """
+    return AGENTS.get(tools_prompt or "hermes")
+
+
 # What stands between results, and then the marks.
 _MARKS: Mapping[str, tuple[str, ...]] = {
     "mistral": (

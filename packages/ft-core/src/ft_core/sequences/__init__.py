@@ -6,7 +6,7 @@ keeps joined documents apart is probed, and batches are padded for models that d
 """
 
 from ft_core.sequences.attention import enable_joined_attention
-from ft_core.sequences.batch import join, pad, to_padded, trained_tokens
+from ft_core.sequences.batch import join, pad, to_device, to_padded, trained_tokens
 from ft_core.sequences.isolation import Layout, layout_for
 from ft_core.sequences.logprobs import pick_logprobs, token_logits, token_logprobs
 from ft_core.sequences.parallel import (
@@ -27,6 +27,7 @@ __all__ = [
     "pick_logprobs",
     "sequence_group",
     "split",
+    "to_device",
     "to_padded",
     "token_logits",
     "token_logprobs",

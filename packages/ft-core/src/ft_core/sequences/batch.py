@@ -101,3 +101,11 @@ def pad(tokens: Sequence[Tokens], *, pad_token_id: int = 0) -> Batch:
 def trained_tokens(tokens: Iterable[Tokens]) -> int:
     """Count the tokens that carry loss: N of ``join``."""
     return sum(document.trained for document in tokens)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """Return a batch whose tensors are on a device."""
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }

@@ -98,6 +98,13 @@ class Tokenizer:
         """Number of entries, added tokens included."""
         return self._backend.vocab_size
 
+    def reads_like(self, other: Tokenizer) -> bool:
+        """Whether each id stands for the same token in another tokenizer, so that their ids can be exchanged."""
+        size = self.vocab_size
+        return size == other.vocab_size and all(
+            self.id_to_token(index) == other.id_to_token(index) for index in range(size)
+        )
+
     @property
     def prefix_space(self) -> PrefixSpace:
         """Where it puts a space of its own in front of text."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ft_core.agents import AGENTS, AgentFormat, ParsedAnswer, parse, read_tools
+from ft_core.agents import AgentFormat, ParsedAnswer, agent_of, parse, read_tools
 from ft_core.agents.formats import arguments_of
 from ft_core.engine import Engine, GenerationRequest, Sampling
 from ft_core.errors import FtError, UsageError
@@ -171,8 +171,7 @@ class Chat:
         self.history = [*said, Message("assistant", answer)]
 
     def _agent(self) -> AgentFormat:
-        # A template with a form of its own for tools: most of today's write calls as Hermes does.
-        return AGENTS.get(self.partner.template.tools_prompt or "hermes")
+        return agent_of(self.partner.template.tools_prompt)
 
     def _result(self, call: ToolCall) -> Message:
         result = self.read(f"<<<[T] result of {call.name}({arguments_of(call)}): ")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from ft_core.agents import AGENTS, AgentFormat, ParsedAnswer, parse
+from ft_core.agents import ParsedAnswer, agent_of, parse
 from ft_core.engine import Engine, FinishReason, GenerationRequest, Sampling
 from ft_core.examples import Message
 from ft_core.templates.template import Template
@@ -108,16 +108,14 @@ class EngineAnswerer:
         if not self.template.multi_turn:
             messages = [m for m in messages if m.role == "system"] + [messages[-1]]
         if tools:
-            sampling = replace(sampling, stop=(*sampling.stop, *self._agent().stop))
+            sampling = replace(
+                sampling, stop=(*sampling.stop, *agent_of(self.template.tools_prompt).stop)
+            )
         return self._ask(self.template.encode_prompt(messages, tools), sampling, voice)
 
     def read(self, answer: str) -> ParsedAnswer:
         """Return what an answer says, and which functions it calls."""
-        return parse(answer, self._agent())
-
-    def _agent(self) -> AgentFormat:
-        # A template with a form of its own for tools: most of today's write calls as Hermes does.
-        return AGENTS.get(self.template.tools_prompt or "hermes")
+        return parse(answer, agent_of(self.template.tools_prompt))
 
     def complete(self, text: str, sampling: Sampling, voice: str) -> AsyncIterator[Piece]:
         """Continue a text without any chat format."""

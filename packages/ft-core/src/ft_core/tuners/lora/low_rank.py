@@ -51,11 +51,7 @@ class _WideUpdate(torch.autograd.Function):
         narrow = a @ dropped.T  # [r, T]
         ctx.save_for_backward(x, keep, matrix_a, matrix_b, narrow)
         ctx.dtype = dtype
-        wide = result.view(-1, result.shape[-1])
-        if wide.dtype == dtype:
-            wide.addmm_(narrow.T, b.T, alpha=ctx.scale)
-        else:
-            wide.add_((narrow.T @ b.T).to(wide.dtype), alpha=ctx.scale)
+        _add_product(result, narrow.T, b, scale)
         ctx.mark_dirty(result)
         return result
 
@@ -95,11 +91,7 @@ class _TallUpdate(torch.autograd.Function):
         scaled_a, b = (matrix_a * scale).to(dtype), matrix_b.to(dtype)
         narrow = _kept(x.reshape(-1, x.shape[-1]).to(dtype), keep) @ scaled_a.T  # [T, r]
         ctx.save_for_backward(x, keep, scaled_a, b, narrow)
-        wide = result.view(-1, result.shape[-1])
-        if wide.dtype == dtype:
-            wide.addmm_(narrow, b.T)
-        else:
-            wide.add_((narrow @ b.T).to(wide.dtype))
+        _add_product(result, narrow, b)
         ctx.mark_dirty(result)
         return result
 
@@ -118,6 +110,17 @@ class _TallUpdate(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             for_x = _kept(slope @ scaled_a, keep).to(x.dtype).view(x.shape)
         return gradient, for_x, for_a, for_b, None, None
+
+
+def _add_product(
+    result: torch.Tensor, narrow: torch.Tensor, matrix_b: torch.Tensor, scale: float = 1.0
+) -> None:
+    """Add ``scale * narrow B^T`` to a layer's output [..., out] in place; ``narrow`` is [T, r], ``matrix_b`` [out, r]."""
+    wide = result.view(-1, result.shape[-1])
+    if wide.dtype == narrow.dtype:
+        wide.addmm_(narrow, matrix_b.T, alpha=scale)
+    else:
+        wide.add_((narrow @ matrix_b.T).to(wide.dtype), alpha=scale)
 
 
 def _kept(values: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-import psutil
-import torch
 from transformers import PreTrainedModel
 
 from ft_core.engine import GenerationRequest
 from ft_core.errors import UsageError
+from ft_core.models.memory import free_memory
 from ft_core.models.rope import longest
 from ft_serve.engines.pt.batch.cache import ColumnCache
 from ft_serve.engines.sampling_values import check_sampling
@@ -103,9 +102,7 @@ def default_cached_tokens(model: PreTrainedModel) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     bytes_per_token = 2 * layers * heads * size * model.dtype.itemsize
-    if model.device.type == "cuda":
-        memory = GPU_MEMORY_SHARE * torch.cuda.mem_get_info(model.device)[0]
-    else:
-        memory = CPU_MEMORY_SHARE * psutil.virtual_memory().available
+    share = GPU_MEMORY_SHARE if model.device.type == "cuda" else CPU_MEMORY_SHARE
+    memory = share * free_memory(str(model.device))
     # Buffers are copied when they grow, so only half of the share is for use.
     return max(LEAST_CACHED_TOKENS, int(memory / bytes_per_token / 2))

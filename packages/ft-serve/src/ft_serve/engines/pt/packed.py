@@ -2,8 +2,8 @@
 
 An ordinary product of a few rows with a weight spends much of its time on arranging the weight for the
 processor's vector units, in every step anew; that of a single row reads the weight in an order of its own. Here the
-weight is arranged once, which halves the time of a step with one row or a few. The arranged weights are copies, so they
-are made only where memory is plentiful.
+weight is arranged once, for single rows and for a few. The arranged weights are copies, so they are made only where
+memory is plentiful.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import nn
+
+from ft_core.models.memory import free_memory
 
 MEMORY_SHARE = 0.25
 """Of the memory that is to be had, cached files included, that the copies may take."""
@@ -53,7 +54,7 @@ def pack_linears(model: nn.Module) -> Packed:
     ]
     size = sum(layer.weight.numel() * layer.weight.itemsize for layer in layers)
     available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not available or size > MEMORY_SHARE * psutil.virtual_memory().available:
+    if not available or size > MEMORY_SHARE * free_memory("cpu"):
         return Packed()
     for layer in layers:
         vars(layer)["forward"] = _packed_forward(layer)

@@ -1,8 +1,7 @@
 """The threads of OpenMP, which torch computes with on a CPU.
 
 Each thread that computes keeps a team of threads of its own. With more of them than processors, GNU's OpenMP lets a
-team sleep where it would wait a moment for its next work, and every operation of a model pays for waking it: a third
-of a step's time with one row. So the thread that has loaded a model gives its team up before another runs it.
+team sleep where it would wait a moment for its next work, and every operation of a model pays for waking it. So the thread that has loaded a model gives its team up before another runs it.
 """
 
 from __future__ import annotations
