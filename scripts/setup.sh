@@ -32,8 +32,14 @@ else
     sed -n 's/^torch==\([0-9.]*\).*/\1/p' | head -n 1)
   [ -n "$torch" ] || torch=$(grep -A1 '^name = "torch"$' uv.lock | sed -n 's/^version = "\(.*\)"/\1/p' | tail -n 1)
   .venv/bin/python -m pip install --quiet "torch==$torch"
-  "$uv" export --quiet --locked --no-emit-workspace --group demo --prune torch --no-hashes -o .venv/requirements.txt
+  "$uv" export --quiet --locked --no-emit-workspace --group demo --prune torch --prune torchvision --no-hashes \
+    -o .venv/requirements.txt
   "$uv" pip install --quiet --no-deps -r .venv/requirements.txt
+  # torchvision's wheels are for a torch with CUDA: beside a CPU build it breaks transformers wherever it is found, so
+  # it lies apart, for the tests of videos.
+  "$uv" export --quiet --locked --no-hashes --no-header --no-annotate --only-emit-package torchvision \
+    -o .venv/torchvision.txt >/dev/null
+  "$uv" pip install --quiet --no-deps --target .venv/torchvision -r .venv/torchvision.txt
   # shellcheck disable=SC2046  # one word per package is what is wanted
   "$uv" pip install --quiet --no-deps $(for d in packages/*/; do printf -- '-e ./%s ' "$d"; done)
 fi

@@ -20,6 +20,7 @@ from ft_core.models.modules import find_targets
 from ft_core.sequences import join, token_logits
 from ft_core.templates.jinja import JinjaTemplate
 from ft_core.tokenizer import Tokenizer
+from ft_core.tuners import TUNERS, LoraSettings
 
 SEES = sorted(set(FAMILIES) - {"qwen2_audio"})
 
@@ -173,5 +174,10 @@ def test_adapters_go_to_the_language_model_and_the_projector(directory: Path) ->
     inner = [name for name in targets if name.startswith(groups.vision)]
     assert all(name.startswith(groups.projector) for name in inner)
     assert any(name.startswith(groups.layers[0]) for name in targets)
+    TUNERS.get("lora").apply(model, LoraSettings(rank=2, target_modules=("DEFAULT",)))
+    adapted = {
+        name.rpartition(".lora_A")[0] for name, _ in model.named_modules() if ".lora_A." in name
+    }
+    assert adapted == set(targets)
     if "gemma3" not in type(model).__name__.lower():  # which projects by a parameter of its own
         assert any(name.startswith(groups.projector) for name in targets)

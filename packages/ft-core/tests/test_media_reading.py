@@ -17,8 +17,8 @@ from ft_core.media import MediaError, MediaLimits
 from ft_core.media.images import open_image
 from ft_core.media.sounds import open_audio
 from ft_core.media.sources import beside, read_bytes
-from ft_core.media.testing import COLOURS, picture, tone
-from ft_core.media.videos import open_video
+from ft_core.media.testing import COLOURS, film, picture, tone
+from ft_core.media.videos import open_video, spread
 
 LIMITS = MediaLimits()
 
@@ -210,24 +210,8 @@ def test_an_audio_without_samples_or_of_many_hours_is_refused(tmp_path: Path) ->
         open_audio(str(long), 16_000, MediaLimits(max_seconds=1))
 
 
-def film(path: Path, frames: int = 12) -> Path:
-    """Write a video whose frames get brighter."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=6)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(frames):
-            shade = np.full((48, 64, 3), 20 * number, dtype=np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(shade, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return path
-
-
 def test_frames_of_a_video_are_spread_over_it(tmp_path: Path) -> None:
-    video = open_video(str(film(tmp_path / "a.mp4")), LIMITS, wanted=3)
+    video = open_video(str(film(tmp_path / "a.mp4")), LIMITS, choose=spread(3))
     assert video.frames.shape == (3, 48, 64, 3)
     assert (video.rate, video.total, video.places) == (6.0, 12, (0, 6, 11))
     shades = video.frames.mean(axis=(1, 2, 3))

@@ -21,7 +21,9 @@ class MediaFamily:
         tells_replacements: whether the processor says what it puts in place of each medium.
         depends_on_others: whether a medium's tokens depend on how many others the row has.
         types_always: whether training needs types of tokens for texts too.
-        video_frames: frames that are taken of a video where the processor doesn't choose them itself.
+        video_rate: frames that are taken of a second of a video, by the processor's own rule, where the processor
+            was not saved with what it takes; ``None`` takes ``video_frames``.
+        video_frames: frames that are taken of a video where nothing else says how many.
     """
 
     marks: Mapping[MediumKind, str] = field(default_factory=dict)
@@ -29,6 +31,7 @@ class MediaFamily:
     tells_replacements: bool = True
     depends_on_others: bool = False
     types_always: bool = False
+    video_rate: float | None = None
     video_frames: int = 8
 
 
@@ -36,6 +39,8 @@ _QWEN_MARKS: Final[Mapping[MediumKind, str]] = {
     "image": "<|vision_start|><|image_pad|><|vision_end|>",
     "video": "<|vision_start|><|video_pad|><|vision_end|>",
 }
+_QWEN_RATE: Final = 2.0
+"""That of the package qwen-vl-utils, which these models were trained with."""
 _CORNERS = "[{x1}, {y1}, {x2}, {y2}]"
 
 GENERIC = MediaFamily()
@@ -48,8 +53,11 @@ FAMILIES: Final[Mapping[str, MediaFamily]] = {
             ("<|object_ref_start|>", "<|object_ref_end|>"),
             "<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>",
         ),
+        video_rate=_QWEN_RATE,
     ),
-    "Qwen2_5_VLProcessor": MediaFamily(_QWEN_MARKS, GroundingStyle(box=_CORNERS, scale=None)),
+    "Qwen2_5_VLProcessor": MediaFamily(
+        _QWEN_MARKS, GroundingStyle(box=_CORNERS, scale=None), video_rate=_QWEN_RATE
+    ),
     "Qwen3VLProcessor": MediaFamily(_QWEN_MARKS, GroundingStyle(box=_CORNERS)),
     "InternVLProcessor": MediaFamily(
         grounding=GroundingStyle(("<ref>", "</ref>"), "<box>[[{x1}, {y1}, {x2}, {y2}]]</box>")

@@ -47,8 +47,8 @@ def copy_processor(source: Path, target: Path) -> None:
 def load_processor(directory: Path) -> Any:
     """Return the processor of transformers that a model's directory names.
 
-    Processors of video need torchvision. Where it isn't installed, one that also takes images is loaded without
-    its part for videos.
+    Processors of video need torchvision. Where it isn't installed, or nothing was saved of a part for videos, one
+    that also takes images is loaded without it.
 
     Raises:
         ModelError: it can't be loaded.
@@ -62,7 +62,8 @@ def load_processor(directory: Path) -> Any:
         if kind is None:
             loaded = AutoProcessor.from_pretrained(directory, local_files_only=True)
         else:
-            chosen = kind if is_torchvision_available() else without_video(kind)
+            whole = is_torchvision_available() and _has_video(directory)
+            chosen = kind if whole else without_video(kind)
             loaded = chosen.from_pretrained(directory, local_files_only=True)
     except ImportError as error:
         said = " ".join(str(error).split())
@@ -76,6 +77,13 @@ def load_processor(directory: Path) -> Any:
             f"{directory} has a processor for {type(loaded).__name__} alone, none that joins text and media"
         )
     return loaded
+
+
+def _has_video(directory: Path) -> bool:
+    """Whether there is something that transformers makes a processor of videos from."""
+    found = read_processor_settings(directory)
+    whole = found.pop("processor_config.json", {})
+    return bool(found) or "video_processor" in whole
 
 
 def _processor_class(directory: Path) -> Any:

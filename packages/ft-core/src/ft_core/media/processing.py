@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from ft_core.media.images import open_image
 from ft_core.media.limits import MediaLimits
 from ft_core.media.loading import load_processor, read_processor_settings
 from ft_core.media.sounds import open_audio
-from ft_core.media.videos import Video, open_video
+from ft_core.media.videos import Video, open_video, spread
 from ft_core.samples import Medium, MediumKind
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class MediaProcessor:
             return open_image(item.source, self.limits)
         if item.kind == "audio":
             return open_audio(item.source, self._audio_rate, self.limits)
-        return open_video(item.source, self.limits, wanted=self._frames)
+        return open_video(item.source, self.limits, choose=self._frames)
 
     @property
     def _audio_rate(self) -> int:
@@ -199,10 +200,21 @@ class MediaProcessor:
         extractor = getattr(library, "feature_extractor", None) or library.audio_processor
         return int(getattr(extractor, "sampling_rate", 16_000))
 
-    @property
-    def _frames(self) -> int:
-        wanted = getattr(self.library.video_processor, "num_frames", None)
-        return int(wanted or self.family.video_frames)
+    def _frames(self, total: int, rate: float) -> Iterable[int]:
+        """Return the frames that the processor itself takes of a video, else a few spread over it."""
+        from transformers.video_utils import VideoMetadata
+
+        videos = self.library.video_processor
+        per_second = self.family.video_rate
+        if not (videos.do_sample_frames or per_second):
+            return spread(videos.num_frames or self.family.video_frames)(total, rate)
+        asked = (
+            {"num_frames": videos.num_frames} if videos.do_sample_frames else {"fps": per_second}
+        )
+        facts = VideoMetadata(total_num_frames=total, fps=rate, duration=total / rate)
+        with _refusing():
+            chosen = videos.sample_frames(metadata=facts, **asked)
+        return [int(place) for place in chosen]
 
     def _call(self, text: str, opened: Sequence[tuple[MediumKind, Any]]) -> Any:
         """Call the processor on media of one sequence, whose placeholders are the text."""
@@ -222,15 +234,14 @@ class MediaProcessor:
         if self.family.tells_replacements:
             given["return_text_replacement_offsets"] = True
         try:
-            return self.library(text=[text], add_special_tokens=False, return_tensors="pt", **given)
+            with _refusing():
+                return self.library(
+                    text=[text], add_special_tokens=False, return_tensors="pt", **given
+                )
         except ImportError as error:
             said = str(error).strip().partition("\n")[0]
             raise DependencyError(
                 f"{type(self.library).__name__}", f"a package ({said})", "install it"
-            ) from error
-        except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-            raise DataError(
-                f"the model's processor refuses the media of this row: {error}", rule="processor"
             ) from error
 
     def _remember(self, key: tuple[Source, ...], processed: Processed) -> None:
@@ -241,6 +252,17 @@ class MediaProcessor:
             and sum(map(_size, self._remembered.values())) > _REMEMBERED_BYTES
         ):
             self._remembered.popitem(last=False)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Name the row as what is wrong where a processor can't take its media."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
+        raise DataError(
+            f"the model's processor refuses the media of this row: {error}", rule="processor"
+        ) from error
 
 
 def _metadata(video: Video) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Tiny models that see or hear, for tests: real architectures and processors, random weights, nothing downloaded.
 
-Pictures are squares of one colour, sounds are tones.
+Pictures are squares of one colour, sounds are tones, films get brighter.
 """
 
 from __future__ import annotations
@@ -90,6 +90,23 @@ def tone(path: Path, hertz: float = 440.0, seconds: float = 0.5, rate: int = 16_
     return path
 
 
+def film(path: Path, frames: int = 12, rate: int = 6) -> Path:
+    """Write a video of 64 x 48 pixels whose frames get brighter."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            shade = np.full((48, 64, 3), 240 * number // frames, dtype=np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(shade, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
 def _tokenizer(directory: Path, tiny: TinyFamily) -> Any:
     from transformers import AutoTokenizer
 
@@ -105,4 +122,4 @@ def _tokenizer(directory: Path, tiny: TinyFamily) -> Any:
     return tokenizer
 
 
-__all__ = ["COLOURS", "FAMILIES", "picture", "tiny_multimodal", "tone"]
+__all__ = ["COLOURS", "FAMILIES", "film", "picture", "tiny_multimodal", "tone"]

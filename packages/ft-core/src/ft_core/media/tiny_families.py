@@ -31,17 +31,38 @@ class TinyFamily:
     text: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _joined(name: str, videos: str, settings: Mapping[str, Any], **parts: Any) -> Any:
+    """Return a processor of the class of a name, with a part for videos where transformers can make one."""
+    import transformers
+    from transformers.utils import is_torchvision_available
+
+    from ft_core.media.loading import without_video
+
+    kind = getattr(transformers, name)
+    if "video_processor" not in kind.get_attributes():
+        return kind(**parts)
+    if is_torchvision_available():
+        return kind(**parts, video_processor=getattr(transformers, videos)(**settings))
+    if name == "SmolVLMProcessor":  # which takes none, but by a parameter without a default
+        parts["video_processor"] = None
+    return without_video(kind)(**parts)
+
+
 def _qwen_processor(name: str, patch: int) -> Callable[[Any, str], Any]:
     def make(tokenizer: Any, template: str) -> Any:
         import transformers
 
-        from ft_core.media.loading import without_video
-
-        images = transformers.Qwen2VLImageProcessorPil(
-            patch_size=patch, size={"shortest_edge": 28 * 28, "longest_edge": 112 * 112}
+        pixels = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}
+        images = transformers.Qwen2VLImageProcessorPil(patch_size=patch, size=pixels)
+        videos = "Qwen3VLVideoProcessor" if "3VL" in name else "Qwen2VLVideoProcessor"
+        return _joined(
+            name,
+            videos,
+            {"patch_size": patch, "size": {**pixels, "longest_edge": 8 * 112 * 112}},
+            image_processor=images,
+            tokenizer=tokenizer,
+            chat_template=template,
         )
-        kind = without_video(getattr(transformers, name))
-        return kind(image_processor=images, tokenizer=tokenizer, chat_template=template)
 
     return make
 
@@ -112,16 +133,17 @@ def _idefics(name: str, images: str) -> Callable[[Any, str], Any]:
     def make(tokenizer: Any, template: str) -> Any:
         import transformers
 
-        from ft_core.media.loading import without_video
-
-        processor = getattr(transformers, images)(
-            size={"longest_edge": 56}, max_image_size={"longest_edge": 28}
+        sizes = {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 28}}
+        sampling = {"max_frames": 4, "fps": 1, "video_size": {"longest_edge": 28}}
+        return _joined(
+            name,
+            "SmolVLMVideoProcessor",
+            {**sizes, "video_sampling": sampling},
+            image_processor=getattr(transformers, images)(**sizes),
+            tokenizer=tokenizer,
+            image_seq_len=4,
+            chat_template=template,
         )
-        kind = without_video(getattr(transformers, name))
-        parts = {"image_processor": processor, "tokenizer": tokenizer, "image_seq_len": 4}
-        if kind is not getattr(transformers, name):
-            parts["video_processor"] = None
-        return kind(**parts, chat_template=template)
 
     return make
 
@@ -176,12 +198,13 @@ def _llava_next(tokenizer: Any, template: str) -> Any:
 def _llava_onevision(tokenizer: Any, template: str) -> Any:
     import transformers
 
-    from ft_core.media.loading import without_video
-
     images = transformers.LlavaOnevisionImageProcessorPil(
         size={"height": 28, "width": 28}, image_grid_pinpoints=_PINPOINTS
     )
-    return without_video(transformers.LlavaOnevisionProcessor)(
+    return _joined(
+        "LlavaOnevisionProcessor",
+        "LlavaOnevisionVideoProcessor",
+        {"size": {"height": 28, "width": 28}},
         image_processor=images,
         tokenizer=tokenizer,
         num_image_tokens=4,
@@ -202,13 +225,16 @@ def _gemma3(tokenizer: Any, template: str) -> Any:
 def _internvl(tokenizer: Any, template: str) -> Any:
     import transformers
 
-    from ft_core.media.loading import without_video
-
-    images = transformers.GotOcr2ImageProcessorPil(
-        size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=4
-    )
-    return without_video(transformers.InternVLProcessor)(
-        image_processor=images, tokenizer=tokenizer, image_seq_length=4, chat_template=template
+    size = {"height": 28, "width": 28}
+    images = transformers.GotOcr2ImageProcessorPil(size=size, crop_to_patches=True, max_patches=4)
+    return _joined(
+        "InternVLProcessor",
+        "InternVLVideoProcessor",
+        {"size": size},
+        image_processor=images,
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template=template,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,24 @@ class Video:
     places: tuple[int, ...]
 
 
-def open_video(source: str, limits: MediaLimits, *, wanted: int | None = None) -> Video:
-    """Return frames of a video, spread evenly over it.
+Choose = Callable[[int, float], Iterable[int]]
+"""Says which frames are taken, of how many and at how many per second."""
+
+
+def spread(count: int) -> Choose:
+    """Return what chooses so many frames, spread evenly over a video."""
+    import numpy as np
+
+    return lambda total, _: map(round, np.linspace(0, total - 1, min(count, total)).tolist())
+
+
+def open_video(source: str, limits: MediaLimits, *, choose: Choose | None = None) -> Video:
+    """Return frames of a video, in the order of the video.
 
     Args:
         source: path, address, data URI or base64 of a file that FFmpeg reads.
         limits: what is read.
-        wanted: how many frames; all of them if ``None``, up to ``limits.max_frames``.
+        choose: which frames; all of them if ``None``. More than ``limits.max_frames`` are thinned out evenly.
 
     Raises:
         MediaError: it is no video, damaged, without frames, too long or too large.
@@ -66,8 +78,10 @@ def open_video(source: str, limits: MediaLimits, *, wanted: int | None = None) -
                     source,
                     "too_large_media",
                 )
-            count = min(wanted or total, total, limits.max_frames)
-            places = sorted({round(float(place)) for place in np.linspace(0, total - 1, count)})
+            wanted = range(total) if choose is None else choose(total, rate)
+            places = sorted({min(int(place), total - 1) for place in wanted})
+            if len(places) > limits.max_frames:
+                places = [places[n] for n in spread(limits.max_frames)(len(places), rate)]
             container.seek(0)
             chosen = set(places)
             frames = [

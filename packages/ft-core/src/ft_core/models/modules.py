@@ -206,8 +206,13 @@ def _from_regex(model: PreTrainedModel, regex: str, flag: str) -> Targets:
 def _shortest(model: PreTrainedModel, modules: tuple[str, ...]) -> tuple[str, ...] | str:
     """Return short names if they mean exactly ``modules``, else their full names as one expression."""
     leaves = tuple(dict.fromkeys(name.rpartition(".")[2] for name in modules))
-    if set(_ending(model, leaves)) == set(modules):
-        return leaves
+    # peft takes every module whose name ends so, and stumbles over one that is no layer.
+    found = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves}
+    return leaves if found == set(modules) else _exact(modules)
+
+
+def _exact(modules: tuple[str, ...]) -> str:
+    """Return an expression for full names."""
     return "|".join(re.escape(name) for name in modules)
 
 
