@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ft_core.errors import DataError, Place
 from ft_core.examples import Example, Message
 from ft_core.loss_scale import LossPolicy
+from ft_core.media import question_segments
 from ft_core.samples import Dropped, Tokens
 from ft_core.templates.encoding import collector_paused
 from ft_core.templates.template import Segment, Template
@@ -65,13 +66,8 @@ def _encode(
     with collector_paused():
         rendered: list[Sequence[Segment]] = []
         for item in wanted:
-            example = item.example
-            rendered.append(
-                template.render_prompt(
-                    example.prompt, example.tools, example.chat_template_kwargs or None
-                )
-            )
-            rendered += (_render(example, turns, template, policy) for turns in item.answers)
+            rendered.append(question_segments(template, item.example))
+            rendered += (_render(item.example, turns, template, policy) for turns in item.answers)
         encoded = iter(template.encode_segments(rendered))
         return [_gather(item, encoded, policy) for item in wanted]
 
@@ -110,7 +106,8 @@ def _gather(item: Wanted, encoded: Iterator[Tokens], policy: LossPolicy) -> Cont
             )
         learned = policy.prompt and index == 0
         before = tokens.loss_weights[:size] if learned else [0.0] * size
-        answers.append(Tokens(tokens.input_ids, [*before, *tokens.loss_weights[size:]]))
+        weights = [*before, *tokens.loss_weights[size:]]
+        answers.append(Tokens(tokens.input_ids, weights, tokens.media))
     return Continuations(size, tuple(answers))
 
 

@@ -13,6 +13,7 @@ from ft_align.continuations import Wanted, encode_continuations
 from ft_align.lengths import Fitted, Lengths
 from ft_core.examples import Example
 from ft_core.loss_scale import LossPolicy
+from ft_core.media import has_media
 from ft_core.next_tokens import place
 from ft_core.samples import Dropped, Sample, Tokens
 from ft_core.templates.template import Template
@@ -27,20 +28,22 @@ class PairEncoder:
         lengths: bounds on prompts and answers.
         policy: what is learned of the answers. Tokens of weight 0 are no part of an answer's
             log-probability; other weights count in its likelihood (``nll``) only.
+        media: whether rows may have images, videos and audios, in what is asked.
     """
 
     name: str = "dpo"
     lengths: Lengths = field(default_factory=Lengths)
     policy: LossPolicy = field(default_factory=LossPolicy)
+    media: bool = True
 
     @property
     def fingerprint(self) -> str:
         """Changes whenever the same rows would give other samples."""
-        return f"pairs-2:{self.lengths.fingerprint}:{self.policy.fingerprint}"
+        return f"pairs-3:{self.lengths.fingerprint}:{self.policy.fingerprint}"
 
     def encode(self, examples: Sequence[Example], template: Template) -> list[Sample | Dropped]:
         """Turn rows into samples; each row that gives none comes back with its reason."""
-        wanted = [_pair(row, example) for row, example in enumerate(examples)]
+        wanted = [_pair(row, example, media=self.media) for row, example in enumerate(examples)]
         return _encode(wanted, template, self.policy, self.lengths, _as_pair)
 
 
@@ -101,8 +104,8 @@ def _encode(
     return result
 
 
-def _pair(row: int, example: Example) -> Wanted | Dropped:
-    if (unfit := _unfit(row, example)) is not None:
+def _pair(row: int, example: Example, *, media: bool) -> Wanted | Dropped:
+    if (unfit := _unfit(row, example, media=media)) is not None:
         return unfit
     if example.rejected is None:
         return _dropped(
@@ -122,10 +125,10 @@ def _pair(row: int, example: Example) -> Wanted | Dropped:
 
 
 def _labelled(row: int, example: Example) -> Wanted | Dropped:
-    if (unfit := _unfit(row, example)) is not None:
+    if (unfit := _unfit(row, example, media=False)) is not None:
         return unfit
     if example.rejected is not None:
-        return _pair(row, example)
+        return _pair(row, example, media=False)
     if example.label is None:
         return _dropped(
             row,
@@ -136,7 +139,7 @@ def _labelled(row: int, example: Example) -> Wanted | Dropped:
     return Wanted(row, example, ((example.messages[-1],),))
 
 
-def _unfit(row: int, example: Example) -> Dropped | None:
+def _unfit(row: int, example: Example, *, media: bool) -> Dropped | None:
     if example.answer is None:
         return _dropped(
             row,
@@ -146,13 +149,13 @@ def _unfit(row: int, example: Example) -> Dropped | None:
         )
     if example.weight == 0:
         return _nothing(row, example)
-    if example.images or example.videos or example.audios:
+    if not media and has_media(example):
         return _dropped(
             row,
             example,
             "media",
-            "preferences about what is seen or heard can't be learned yet; use ft sft, or leave images, videos and "
-            "audios out",
+            "this method learns from texts only; use dpo, orpo, simpo or cpo for what is seen or heard, or leave "
+            "images, videos and audios out",
         )
     return None
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from ft_core.recipe import Batch
+
 TOKENS = 4096
 """Of a forward pass of the reference; a longer sample has one of its own."""
 
@@ -77,6 +79,7 @@ class ReferenceStore:
         samples: Sequence[Sample],
         reference: torch.nn.Module,
         *,
+        finish: Callable[[Batch], Batch] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> KnownReference:
         """Compute the log-probabilities, each rank a part of them, and keep them.
@@ -84,12 +87,14 @@ class ReferenceStore:
         Args:
             samples: with as many answers each.
             reference: on the device it computes on.
+            finish: puts into a batch what the model sees and hears.
             progress: is told how many samples are done.
         """
         import numpy as np
         import torch.distributed as dist
 
         from ft_align.logprobs import answer_logprobs, collate_answers
+        from ft_core.sequences import to_device
         from ft_core.sequences.isolation import language_model
 
         several = dist.is_available() and dist.is_initialized()
@@ -101,8 +106,8 @@ class ReferenceStore:
         for turn in range(-(-len(groups) // ranks)):
             members = groups[min(turn * ranks + rank, len(groups) - 1)]
             batch = collate_answers([samples[index] for index in members])
-            moved = {k: v.to(device) if hasattr(v, "to") else v for k, v in batch.items()}
-            sums = _without_gradients(answer_logprobs, reference, moved).tolist()
+            batch = batch if finish is None else finish(batch)
+            sums = _without_gradients(answer_logprobs, reference, to_device(batch, device)).tolist()
             width = len(sums) // len(members)
             for place, index in enumerate(members):
                 own[index] = sums[place * width : (place + 1) * width]
@@ -138,7 +143,18 @@ def content_of(samples: Sequence[Sample], reference: str) -> str:
             digest.update(f"{int(sample.values['prompt'])} {len(tokens)}\n".encode())
             digest.update(np.asarray(tokens.input_ids, dtype="<i8").tobytes())
             digest.update(learned.tobytes())
+            for item in tokens.media:
+                digest.update(f"{item.kind} {item.source} {_state_of(item.source)}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def _state_of(source: str) -> str:
+    """Return what changes with a file; of an address or data there is nothing to look at."""
+    try:
+        found = Path(source).stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def content_of_model(directory: Path, *facts: str) -> str:

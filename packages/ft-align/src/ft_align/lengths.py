@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ft_align.continuations import Continuations
 from ft_core.errors import UsageError
@@ -38,7 +38,7 @@ class Lengths:
     """Bounds on a prompt and its answers, in tokens.
 
     A prompt that is too long loses what follows the special tokens at its head, so that its end, the
-    question, stays. All answers to a prompt keep the same prompt.
+    question, stays; images, videos and audios go whole. All answers to a prompt keep the same prompt.
 
     Attributes:
         max_length: of a prompt with one of its answers; -1 sets no limit.
@@ -104,21 +104,26 @@ def _cut_prompt(given: Continuations, bound: int, special: Set[int]) -> Fitted:
     if given.prompt <= bound:
         return Fitted(given, 0)
     ids = given.answers[0].input_ids[: given.prompt]
+    media = given.answers[0].media
     head = next((i for i, token in enumerate(ids) if token not in special), len(ids))
-    head = min(head, bound - 1)
+    head = min(head, bound - 1, *(item.start for item in media))
     tail = given.prompt - (bound - head)
+    # A medium that would be cut through goes whole.
+    tail = next((item.end for item in media if item.start < tail < item.end), tail)
     answers = tuple(_without(answer, head, tail) for answer in given.answers)
-    return Fitted(Continuations(bound, answers), tail - head)
+    return Fitted(Continuations(given.prompt - (tail - head), answers), tail - head)
 
 
 def _without(tokens: Tokens, start: int, end: int) -> Tokens:
     """Take a stretch of tokens out; the one after it has lost its predecessor and isn't learned."""
     weights = [*tokens.loss_weights[:start], 0.0, *tokens.loss_weights[end + 1 :]]
-    return Tokens([*tokens.input_ids[:start], *tokens.input_ids[end:]], weights)
+    media = (replace(m, start=m.start - (end - start)) for m in tokens.media if m.start >= end)
+    return Tokens([*tokens.input_ids[:start], *tokens.input_ids[end:]], weights, tuple(media))
 
 
 def _cut_ends(given: Continuations, length: int) -> Continuations:
     answers = tuple(
-        Tokens(answer.input_ids[:length], answer.loss_weights[:length]) for answer in given.answers
+        Tokens(answer.input_ids[:length], answer.loss_weights[:length], answer.media)
+        for answer in given.answers
     )
     return Continuations(given.prompt, answers)

@@ -65,14 +65,16 @@ def collate_answers(samples: Sequence[Sample]) -> Batch:
 def answer_logprobs(model: torch.nn.Module, batch: Batch) -> AnswerLogprobs:
     """Compute the log-probabilities of all answers by one call of the whole model.
 
-    A prompt that two answers share is computed once if ``enable_shared_prompts`` was successful on the model.
+    A prompt that two answers share is computed once if ``enable_shared_prompts`` was successful on the model, and
+    there is nothing in it to be seen or heard.
 
     Args:
         model: a causal language model, possibly wrapped.
         batch: as ``collate_answers`` makes it, on the model's device.
     """
     laid_out = batch
-    if "attention" not in batch and shares_prompts(model) and bool(batch["shared"].any()):
+    shared = "attention" not in batch and "features" not in batch and shares_prompts(model)
+    if shared and bool(batch["shared"].any()):
         laid_out = share_prompts(batch)
     logprobs = pick_logprobs(token_logits(model, laid_out), batch["labels"], overwrite=True)
     owners, answers = batch["documents"], batch["answers"]

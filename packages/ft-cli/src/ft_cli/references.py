@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from ft_align.arguments import AlignArguments
@@ -115,10 +116,13 @@ def with_known_reference(source: ReferenceSource, data: TrainData) -> TrainData:
     The reference is only loaded where that isn't known yet, and not kept.
     """
     from ft_align.known_reference import ReferenceStore, content_of_model
+    from ft_core.media.batches import with_features
 
     other, how = source.settle()
     identity = content_of_model(other.directory, how.dtype.name, *how.lines()[3:])
     store = ReferenceStore(cache_directory() / "reference", identity)
+    processor = source.prepared.media
+    finish = None if processor is None else partial(with_features, processor=processor)
     loaded: list[torch.nn.Module] = []
 
     def known(rows: Sequence[Sample]) -> Sequence[Sample]:
@@ -128,7 +132,7 @@ def with_known_reference(source: ReferenceSource, data: TrainData) -> TrainData:
         if not loaded:
             loaded.append(source.load())
         say_once(f"reference  computing what it gives the answers of {len(rows):,} samples")
-        return store.compute(rows, loaded[0])
+        return store.compute(rows, loaded[0], finish=finish)
 
     evaluation = cast("Sequence[Sample]", data.evaluation)
     if evaluation:

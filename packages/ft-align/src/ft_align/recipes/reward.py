@@ -18,7 +18,7 @@ from ft_core.sequences import join
 
 
 def _encoder() -> PairEncoder:
-    return PairEncoder("rm")
+    return PairEncoder("rm", media=False)
 
 
 @dataclass(frozen=True)

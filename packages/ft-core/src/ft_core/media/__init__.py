@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ft_core.media.loading import copy_processor, has_processor
     from ft_core.media.marks import has_media
     from ft_core.media.processing import MediaProcessor
-    from ft_core.media.template import MediaTemplate, encode_question
+    from ft_core.media.template import MediaTemplate, encode_question, question_segments
 
 __all__ = [
     "MediaError",
@@ -31,6 +31,7 @@ __all__ = [
     "has_media",
     "has_processor",
     "media_features",
+    "question_segments",
 ]
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     "has_media": "marks",
     "has_processor": "loading",
     "media_features": "batches",
+    "question_segments": "template",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

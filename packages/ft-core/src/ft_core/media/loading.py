@@ -117,6 +117,7 @@ def without_video(kind: Any) -> Any:
         kind.__name__,
         (kind,),
         {
+            "lacks_video": True,
             "get_attributes": classmethod(lambda _: [n for n in every if n != "video_processor"]),
             "from_args_and_dict": classmethod(from_args_and_dict),
         },

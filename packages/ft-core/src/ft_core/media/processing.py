@@ -126,6 +126,23 @@ class MediaProcessor:
             and self.placeholder(kind)
         )
 
+    def require(self, kind: str) -> None:
+        """Look whether what would make it take a kind is installed.
+
+        Raises:
+            DependencyError: its models take videos, and torchvision, which transformers makes tensors of them with, is
+                missing.
+        """
+        from transformers.utils import is_torchvision_available
+
+        lacks = kind == "video" and getattr(type(self.library), "lacks_video", False)
+        if lacks and not is_torchvision_available():
+            raise DependencyError(
+                "a video",
+                "torchvision, built for the torch that is installed",
+                "pip install 'ft-core[video]'",
+            )
+
     def placeholder(self, kind: str) -> str:
         """Return the text that the processor puts the tokens of a medium in place of; empty if it takes none."""
         return str(getattr(self.library, f"{kind}_token", None) or "")

@@ -176,8 +176,23 @@ class MediaTemplate:
 
     def _placing(self, example: Example) -> _Placing:
         folder = None if example.source is None else Path(example.source.path).parent
+        if example.videos:
+            self._processor.require("video")
         placed = place_media(resolved(example, folder), self._processor.kinds)
         return _Placing(self._inner, self._processor, placed)
+
+
+def question_segments(template: Template, example: Example) -> list[Segment]:
+    """Render what serving feeds the model for a row's question.
+
+    Raises:
+        DataError: the row doesn't fit the format, or one of its media can't be used.
+    """
+    if isinstance(template, MediaTemplate):
+        return template.render_question(example)
+    return template.render_prompt(
+        example.prompt, example.tools, example.chat_template_kwargs or None
+    )
 
 
 def encode_question(template: Template, example: Example) -> Tokens:
@@ -186,10 +201,7 @@ def encode_question(template: Template, example: Example) -> Tokens:
     Raises:
         DataError: the row doesn't fit the format, or one of its media can't be used.
     """
-    if isinstance(template, MediaTemplate):
-        return template.encode_segments([template.render_question(example)])[0]
-    ids = template.encode_prompt(example.prompt, example.tools, example.chat_template_kwargs)
-    return Tokens(ids, [0.0] * len(ids))
+    return template.encode_segments([question_segments(template, example)])[0]
 
 
 class _Placing:
@@ -351,4 +363,4 @@ def _piece(base: Segment, text: str) -> list[Segment]:
     return [replace(base, text=text, ends=False)] if text else []
 
 
-__all__ = ["MediaTemplate", "Source", "encode_question"]
+__all__ = ["MediaTemplate", "Source", "encode_question", "question_segments"]

@@ -104,8 +104,11 @@ def trained_tokens(tokens: Iterable[Tokens]) -> int:
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """Return a batch whose tensors are on a device."""
-    return {
-        name: value.to(device) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.items()
-    }
+    """Return a batch whose tensors are on a device, those of its features too."""
+
+    def moved(value: object) -> object:
+        if isinstance(value, dict):
+            return to_device(value, device)
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return {name: moved(value) for name, value in batch.items()}

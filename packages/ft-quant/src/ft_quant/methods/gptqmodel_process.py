@@ -21,7 +21,9 @@ def main(request_file: str, result_file: str) -> None:
     # GPTQModel asks for two workers on a CPU and gives itself one where there are few cores.
     workers = int(os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2"))
     # Each worker has threads of its own; more of them than cores wait for each other, dozens of times longer.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     os.environ["OMP_NUM_THREADS"] = str(max(cores // workers, 1))
     import gptqmodel
     import torch
