@@ -45,6 +45,7 @@ class Scripted:
         return True
 
     takes_tools = True
+    media: frozenset[Any] = frozenset()
 
     def read(self, answer: str) -> ParsedAnswer:
         return parse(answer, AGENTS.get("hermes"))

@@ -50,6 +50,7 @@ class Silent:
     voices = ("default-lora", BASE)
     chats = True
     takes_tools = True
+    media: frozenset[Any] = frozenset()
 
 
 def studio(root: Path, language: str = "en") -> Any:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from ft_core.agents import ParsedAnswer, agent_of, parse
-from ft_core.engine import Engine, FinishReason, GenerationRequest, Sampling
-from ft_core.examples import Message
+from ft_core.engine import Capability, Engine, FinishReason, GenerationRequest, Sampling
+from ft_core.examples import Example, Message
+from ft_core.media import MediaTemplate, encode_question
+from ft_core.samples import MediumKind, Tokens
 from ft_core.templates.template import Template
 
 T = TypeVar("T")
@@ -44,6 +46,11 @@ class Answerer(Protocol):
     @property
     def takes_tools(self) -> bool:
         """Whether ``answer`` may be given functions to call."""
+        ...
+
+    @property
+    def media(self) -> frozenset[MediumKind]:
+        """What may be attached to a message."""
         ...
 
     def answer(
@@ -97,6 +104,17 @@ class EngineAnswerer:
         """Whether the chat format goes beyond one round, which calls and their results are."""
         return self.template.multi_turn
 
+    @property
+    def media(self) -> frozenset[MediumKind]:
+        """What the model's processor takes; nothing if it has none, or the engine knows texts only."""
+        takes = Capability.MEDIA in self.engine.capabilities
+        template = self.template
+        return (
+            template.processor.kinds
+            if takes and isinstance(template, MediaTemplate)
+            else frozenset()
+        )
+
     def answer(
         self,
         messages: Sequence[Message],
@@ -111,7 +129,8 @@ class EngineAnswerer:
             sampling = replace(
                 sampling, stop=(*sampling.stop, *agent_of(self.template.tools_prompt).stop)
             )
-        return self._ask(self.template.encode_prompt(messages, tools), sampling, voice)
+        asked = Example(messages=tuple(messages), tools=tuple(tools))
+        return self._ask(encode_question(self.template, asked), sampling, voice)
 
     def read(self, answer: str) -> ParsedAnswer:
         """Return what an answer says, and which functions it calls."""
@@ -119,15 +138,15 @@ class EngineAnswerer:
 
     def complete(self, text: str, sampling: Sampling, voice: str) -> AsyncIterator[Piece]:
         """Continue a text without any chat format."""
-        return self._ask(self.template.tokenizer.encode(text), sampling, voice)
+        ids = self.template.tokenizer.encode(text)
+        return self._ask(Tokens(ids, [0.0] * len(ids)), sampling, voice)
 
-    async def _ask(
-        self, token_ids: Sequence[int], sampling: Sampling, voice: str
-    ) -> AsyncIterator[Piece]:
+    async def _ask(self, asked: Tokens, sampling: Sampling, voice: str) -> AsyncIterator[Piece]:
         request = GenerationRequest(
-            token_ids,
+            asked.input_ids,
             replace(sampling, stop=(*sampling.stop, *self.template.stop_strings)),
             None if voice == BASE else voice,
+            media=asked.media,
         )
         async for event in self.engine.generate(request):
             yield Piece(event.text, event.finish_reason, event.generated_tokens)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ft_core.errors import UsageError
 from ft_core.examples import Example
+from ft_ui.chat.media import kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,16 @@ class RowFiles:
         return self.directory / "preferences.jsonl"
 
     def add(self, file: Path, rows: Sequence[Example]) -> None:
-        """Append rows that the file doesn't hold yet.
+        """Append rows that the file doesn't hold yet; the files they name are copied beside it.
 
         Raises:
             UsageError: it can't be written.
+            DataError: a file that a row names is gone.
         """
-        lines = [json.dumps(row.to_json(), ensure_ascii=False) for row in rows]
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            found = [kept(row, self.directory) for row in rows]
+            lines = [json.dumps(row.to_json(), ensure_ascii=False) for row in found]
             known = set(file.read_text(encoding="utf-8").splitlines()) if file.exists() else set()
             with file.open("a", encoding="utf-8") as out:
                 out.writelines(f"{line}\n" for line in lines if line not in known)

@@ -15,6 +15,7 @@ from ft_core.agents import ParsedAnswer
 from ft_core.engine import FinishReason
 from ft_core.errors import DataError, UsageError
 from ft_core.examples import Example, Message, ToolCall
+from ft_ui.chat.media import Attached, parts_of, row_of
 
 AnswerState = Literal["streaming", "done", "cut", "stopped"]
 """``cut`` ended at the token limit, ``stopped`` was ended by the person; both are incomplete."""
@@ -69,12 +70,14 @@ class Turn:
         answers: in order of arrival, at least one; each retry adds one.
         shown: position of the answer the page shows and the conversation goes on from.
         votes: choices between two of the answers.
+        media: what is to be seen or heard with the question.
     """
 
     question: str
     answers: tuple[Answer, ...] = (Answer(),)
     shown: int = 0
     votes: tuple[Vote, ...] = ()
+    media: tuple[Attached, ...] = ()
 
     @property
     def answer(self) -> Answer:
@@ -126,8 +129,12 @@ class Conversation:
         """The calls whose results the next message gives."""
         return self.turns[-1].answer.calls if self.turns and not self.streaming else ()
 
-    def ask(self, question: str) -> Conversation:
+    def ask(self, question: str, media: tuple[Attached, ...] = ()) -> Conversation:
         """Add a turn with this question; its answer is being written from then on.
+
+        Args:
+            question: what is asked.
+            media: what is to be seen or heard with it.
 
         Raises:
             UsageError: the question is blank, or the one before it is not answered, or it doesn't give
@@ -139,7 +146,9 @@ class Conversation:
         if self.turns and not self.turns[-1].answer.text.strip():
             raise UsageError("the last question has no answer yet; retry it, edit it or undo it")
         _results(self.awaited, question)
-        return replace(self, turns=(*self.turns, Turn(question)))
+        if media and self.awaited:
+            raise UsageError("this message is the result of a call; attach files to the next one")
+        return replace(self, turns=(*self.turns, Turn(question, media=media)))
 
     def prompt(self) -> tuple[Message, ...]:
         """Return the messages an engine continues to answer the last question.
@@ -206,7 +215,7 @@ class Conversation:
         return self._with_last(replace(turn, shown=answer))
 
     def edit(self, turn: int, question: str) -> Conversation:
-        """Ask something else at a turn; its answers and all later turns go.
+        """Ask something else at a turn, about the same media; its answers and all later turns go.
 
         Args:
             turn: position of the turn, from 0.
@@ -216,8 +225,8 @@ class Conversation:
             UsageError: there is no such turn, the question is blank, or an answer is being written.
         """
         self._require_quiet("edit")
-        self._turn(turn)
-        return replace(self, turns=self.turns[:turn]).ask(question)
+        media = self._turn(turn).media
+        return replace(self, turns=self.turns[:turn]).ask(question, media)
 
     def undo(self) -> tuple[Conversation, str]:
         """Take the last turn back; return the conversation and its question, to be written anew.
@@ -271,18 +280,18 @@ class Conversation:
             raise DataError(
                 "the conversation has no complete answer to learn from", rule="missing_answer"
             )
-        return Example(messages=(*self._system_message(), *_said(turns)), tools=self.tools)
+        messages = (*self._system_message(), *_said(turns))
+        return row_of(Example(messages=messages, tools=self.tools))
 
     def preference_rows(self) -> list[Example]:
         """Return a preference row for every vote, in order of the turns."""
         return [
-            Example(
-                messages=(
-                    *self._context(index),
-                    turn.answers[vote.chosen].message(),
-                ),
-                rejected=(turn.answers[vote.rejected].message(),),
-                tools=self.tools,
+            row_of(
+                Example(
+                    messages=(*self._context(index), turn.answers[vote.chosen].message()),
+                    rejected=(turn.answers[vote.rejected].message(),),
+                    tools=self.tools,
+                )
             )
             for index, turn in enumerate(self.turns)
             for vote in turn.votes
@@ -291,7 +300,7 @@ class Conversation:
     def _context(self, index: int) -> tuple[Message, ...]:
         """The messages up to the question of a turn, with the shown answers before it."""
         turn, before = self._turn(index), self.turns[:index]
-        return (*self._system_message(), *_said(before), *_asked(before, turn.question))
+        return (*self._system_message(), *_said(before), *_asked(before, turn))
 
     def _system_message(self) -> tuple[Message, ...]:
         return () if self.system is None else (Message("system", self.system),)
@@ -329,18 +338,18 @@ class Conversation:
 def _said(turns: Sequence[Turn]) -> Iterator[Message]:
     """Questions and shown answers; those that no model should learn have weight 0."""
     for index, turn in enumerate(turns):
-        yield from _asked(turns[:index], turn.question)
+        yield from _asked(turns[:index], turn)
         yield turn.answer.message(None if turn.answer.complete else 0.0)
 
 
-def _asked(before: Sequence[Turn], question: str) -> Iterable[Message]:
+def _asked(before: Sequence[Turn], turn: Turn) -> Iterable[Message]:
     """Return a question as messages: itself, or the result of each call of the answer before it."""
     calls = before[-1].answer.calls if before else ()
     if not calls:
-        return [Message("user", question)]
+        return [Message("user", parts_of(turn.question, turn.media))]
     return [
         Message("tool", result, tool_call_id=call.id, name=call.name)
-        for call, result in zip(calls, _results(calls, question), strict=True)
+        for call, result in zip(calls, _results(calls, turn.question), strict=True)
     ]
 
 

@@ -11,6 +11,8 @@ from typing import Any, cast, get_args
 
 from ft_core.errors import DataError, UsageError
 from ft_core.examples import ToolCall
+from ft_core.samples import MediumKind
+from ft_ui.chat.media import KINDS, Attached
 from ft_ui.chat.messages import Answer, AnswerState, Conversation, Turn, Vote
 
 
@@ -19,18 +21,20 @@ def conversation_to_json(conversation: Conversation) -> dict[str, Any]:
     return {
         "system": conversation.system,
         "tools": list(conversation.tools),
-        "turns": [
-            {
-                "question": turn.question,
-                "answers": [_answer_to_json(item) for item in turn.answers],
-                "shown": turn.shown,
-                "votes": [
-                    {"chosen": vote.chosen, "rejected": vote.rejected} for vote in turn.votes
-                ],
-            }
-            for turn in conversation.turns
-        ],
+        "turns": [_turn_to_json(turn) for turn in conversation.turns],
     }
+
+
+def _turn_to_json(turn: Turn) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "question": turn.question,
+        "answers": [_answer_to_json(item) for item in turn.answers],
+        "shown": turn.shown,
+        "votes": [asdict(vote) for vote in turn.votes],
+    }
+    if turn.media:
+        written["media"] = [asdict(item) for item in turn.media]
+    return written
 
 
 def _answer_to_json(answer: Answer) -> dict[str, Any]:
@@ -161,7 +165,20 @@ class _Reader:
                 )
                 for vote, place in votes
             ),
+            media=tuple(
+                self._medium(medium, f"{field}.media[{index}]")
+                for index, medium in enumerate(
+                    self._list({"media": [], **item}, "media", f"{field}.media")
+                )
+            ),
         )
+
+    def _medium(self, data: object, field: str) -> Attached:
+        item = self._object(data, field)
+        kind = self._text(item, "kind", f"{field}.kind")
+        if kind not in KINDS:
+            self._fail(f"{field}.kind", f"is {kind!r}; allowed are {', '.join(KINDS)}")
+        return Attached(cast(MediumKind, kind), self._text(item, "path", f"{field}.path"))
 
     def _answer(self, data: object, field: str) -> Answer:
         item = self._object(data, field)

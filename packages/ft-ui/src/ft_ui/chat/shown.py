@@ -87,6 +87,8 @@ def shown_messages(
         answer = turn.answers[-1] if turn.streaming else turn.answer
         gives_results = index > 0 and bool(conversation.turns[index - 1].answer.calls)
         question = harmless(turn.question)
+        # Gradio shows a file by a path that it has checked to be one it was given.
+        files = [{"role": "user", "content": {"path": item.path}} for item in turn.media]
         parts = [
             {
                 "role": "user",
@@ -100,8 +102,8 @@ def shown_messages(
         if answer.state in ("stopped", "cut"):
             note = words.stopped if answer.state == "stopped" else words.cut
             parts[-1] = {**parts[-1], "content": f"{parts[-1]['content']}\n\n*({note})*".lstrip()}
-        messages += parts
-        turns += [index] * len(parts)
+        messages += [*files, *parts]
+        turns += [index] * (len(files) + len(parts))
     return messages, turns
 
 

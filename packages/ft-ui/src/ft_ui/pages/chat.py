@@ -11,6 +11,7 @@ import gradio as gr
 
 from ft_core.agents import read_tools
 from ft_core.errors import FtError, UsageError
+from ft_ui.chat.media import attached
 from ft_ui.chat.messages import Conversation
 from ft_ui.chat.session import Speed, answered
 from ft_ui.chat.shown import shown_messages
@@ -34,6 +35,7 @@ class ChatTab:
         self.state = gr.State(Conversation(system=panel.system), time_to_live=24 * 3600)
         self.chatbot = panel.conversation_view(words("chat.conversation"), "conversation")
         self.chatbot.editable = "user"
+        self.media = panel.file_field()
         self.question = panel.question_box(words("chat.question"), "question", autofocus=True)
         with gr.Row():
             self.stop = self._button("stop", variant="stop")
@@ -77,7 +79,8 @@ class ChatTab:
         outputs: list[Any] = [self.state, self.chatbot, self.question, self.answers]
         outputs += [self.prefer, self.note]
         settings = [self.voice, *self.sampling]
-        self.question.submit(self.ask, [self.state, self.question, *settings], outputs, **STREAM)
+        asked = [self.state, self.question, self.media, *settings]
+        self.question.submit(self.ask, asked, [*outputs, self.media], **STREAM)
         self.retry.click(self.again, [self.state, *settings], outputs, **STREAM)
         self.chatbot.edit(self.edit, [self.state, *settings], outputs, **STREAM)
         self.undo.click(self.take_back, [self.state], outputs, **QUICK)
@@ -95,6 +98,7 @@ class ChatTab:
         self,
         conversation: Conversation,
         question: str,
+        files: list[str] | None,
         voice: str,
         temperature: float,
         top_p: float,
@@ -107,9 +111,10 @@ class ChatTab:
         """Answer a new message."""
         settings = (temperature, top_p, top_k, longest, penalty, seed)
         try:
-            asked = conversation.stop().ask(question)
+            media = attached(files or (), self.panel.answerer().media)
+            asked = conversation.stop().ask(question, media)
             async for view in self._answer(asked, voice, settings, request):
-                yield view
+                yield [*view, None]
         except FtError as error:
             raise to_person(error) from None
 

@@ -72,6 +72,18 @@ class Panel:
             placeholder=self.words("chat.empty"),
         )
 
+    def file_field(self) -> gr.File:
+        """Put the field for images, videos and audios on the page, which is seen where the model takes some."""
+        kinds = sorted(self.answerer().media)
+        return gr.File(
+            label=self.words("chat.media"),
+            file_count="multiple",
+            file_types=list(kinds),
+            height=110,
+            visible=bool(kinds),
+            elem_id="media",
+        )
+
     def question_box(self, label: str, elem_id: str, *, autofocus: bool = False) -> gr.Textbox:
         """Put the field for a message on the page that is being built."""
         return gr.Textbox(

@@ -14,6 +14,7 @@ from ft_core.agents import ParsedAnswer
 from ft_core.engine import FinishReason, Sampling
 from ft_core.errors import FtError, UsageError
 from ft_core.examples import Message
+from ft_core.samples import MediumKind
 from ft_ui.chat.answering import Piece
 from ft_ui.studio.jobs import Job
 
@@ -103,6 +104,11 @@ class ServerAnswerer:
     def chats(self) -> bool:
         """A server always takes conversations."""
         return True
+
+    @property
+    def media(self) -> frozenset[MediumKind]:
+        """Nothing: messages to a server are texts here."""
+        return frozenset()
 
     @property
     def takes_tools(self) -> bool:
