@@ -91,3 +91,32 @@ def trained(ft: Ft, model: Path, rows: Path, tmp_path_factory: pytest.TempPathFa
         *("--dataset_test_ratio", 0.2, "--learning_rate", 1e-2, "--logging_steps", 1),
     )
     return next(output.glob("tiny-llama/v0-*"))
+
+
+@pytest.fixture(scope="session")
+def names_colours(ft: Ft, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a tiny model that sees, trained whole to say which colour the square of a picture has."""
+    from ft_core.media.testing import COLOURS, picture, tiny_multimodal
+
+    place = tmp_path_factory.mktemp("colours")
+    model = tiny_multimodal(place / "tiny-llava", "llava")
+    rows = []
+    for size in range(36, 100, 8):
+        (place / str(size)).mkdir()
+        for colour in COLOURS:
+            file = picture(place / str(size) / f"{colour}.png", colour, (size, 136 - size))
+            talk = [
+                {"role": "user", "content": "<image>What is it?"},
+                {"role": "assistant", "content": f"It is {colour}."},
+            ]
+            rows.append({"messages": talk, "images": [str(file.relative_to(place))]})
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (place / "rows.jsonl").write_text(text, encoding="utf-8")
+    ft(
+        *("sft", "--model_id_or_path", model, "--dataset", "rows.jsonl", "--output_dir", "run"),
+        *("--sft_type", "full", "--freeze_vit", "false", "--dtype", "fp32", "--max_steps", 160),
+        *("--batch_size", 4, "--gradient_accumulation_steps", 1, "--learning_rate", 3e-3),
+        *("--dataset_test_ratio", 0, "--sample_answers", 0, "--add_output_dir_suffix", "false"),
+        cwd=place,
+    )
+    return place / "run" / "checkpoint-160"

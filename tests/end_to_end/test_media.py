@@ -157,21 +157,34 @@ def test_a_row_is_trained_answered_and_served(tmp_path: Path, family: str) -> No
     assert len(answers(checkpoint, rows, kind, files)) == len(files)
 
 
-def test_a_model_learns_to_name_the_colour_it_sees(tmp_path: Path) -> None:
-    model = tiny_multimodal(tmp_path / "model", "llava")
-    shown: list[Path] = []
-    for size in range(36, 100, 8):
-        folder = tmp_path / "seen" / str(size)
-        folder.mkdir(parents=True)
-        for colour in COLOURS:
-            shown.append(picture(folder / f"{colour}.png", colour, (size, 136 - size)))
-    rows = write_rows(tmp_path / "rows.jsonl", "image", shown)
-    full = ("--sft_type", "full", "--freeze_vit", "false", "--learning_rate", "3e-3")
-    checkpoint = train(model, rows, tmp_path / "run", 160, *full)
-    # Of sizes and shapes that it has never seen.
+def test_a_model_learns_to_name_the_colour_it_sees(tmp_path: Path, names_colours: Path) -> None:
+    # Of a size and shape that it has never seen.
     new = [picture(tmp_path / f"{colour}.png", colour, (70, 45)) for colour in COLOURS]
     asked = write_rows(tmp_path / "asked.jsonl", "image", new)
-    assert answers(checkpoint, asked, "image", new) == [f"It is {c}." for c in COLOURS]
+    assert answers(names_colours, asked, "image", new) == [f"It is {c}." for c in COLOURS]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_pictures_are_preferred_about(tmp_path: Path, *, known: bool) -> None:
+    model = tiny_multimodal(tmp_path / "model", "qwen2_vl")
+    files = media(tmp_path / "media", "image")
+    rows = tmp_path / "rows.jsonl"
+    with rows.open("w", encoding="utf-8") as file:
+        for path in files:
+            row = {"query": f"<image>{QUESTION}", "response": path.stem, "images": [str(path)]}
+            file.write(json.dumps({**row, "rejected_response": "No idea."}) + "\n")
+    output = tmp_path / "run"
+    run(
+        *("rlhf", "--rlhf_type", "dpo", "--model_id_or_path", model, "--dataset", rows),
+        *("--output_dir", output, "--max_steps", 4, "--batch_size", 4, "--learning_rate", "1e-2"),
+        *("--gradient_accumulation_steps", 1, "--dataset_test_ratio", 0, "--dtype", "fp32"),
+        *("--sample_answers", 0, "--add_output_dir_suffix", "false", "--logging_steps", 1),
+        *("--precompute_ref_logps", str(known).lower()),
+    )
+    log = (output / "logging.jsonl").read_text(encoding="utf-8").splitlines()
+    margins = [row["rewards/margins"] for row in map(json.loads, log) if "rewards/margins" in row]
+    assert margins[0] == pytest.approx(0, abs=1e-5)
+    assert margins[-1] > 0.05
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from ft_core.media.testing import picture as draw
+
 pytestmark = [pytest.mark.accept, pytest.mark.xdist_group("browser")]
 
 
@@ -82,6 +84,32 @@ def test_answers_of_an_adapter_and_its_base_are_compared_and_voted_on(
         (vote,) = rows(place / "chat_rows" / "preferences.jsonl")
         assert vote["messages"][-1]["content"].endswith("d")
         assert vote["rejected"] != vote["messages"][-1:]
+
+
+def test_a_picture_is_asked_about(
+    open_page: Callable[..., Page], serve: Any, tmp_path: Path, names_colours: Path
+) -> None:
+    colours = {
+        colour: draw(tmp_path / f"{colour}.png", colour, (70, 45)) for colour in ("blue", "red")
+    }
+    words = ("app-ui", "--ckpt_dir", names_colours, "--port", 0, "--do_sample", "false")
+    with serve(*words, "--max_new_tokens", 12, cwd=tmp_path) as served:
+        page = open_page(served.url)
+        said = page.locator("#conversation")
+        for number, (colour, file) in enumerate(colours.items()):
+            page.locator("#media input[type=file]").set_input_files(file)
+            expect(page.locator("#media")).to_contain_text(colour)
+            ask(page, "What is it?")
+            expect(said.locator(".bot").last).to_contain_text(f"It is {colour}.")
+            expect(said.locator("img")).to_have_count(1)
+            expect(page.locator("#media")).not_to_contain_text(colour)  # it went with the question
+            if number == 0:
+                page.locator("#save").click()
+                page.locator("#clear").click()
+                expect(said).to_contain_text("Nothing has been said yet.")
+        (row,) = rows(tmp_path / "chat_rows" / "conversations.jsonl")
+        kept = tmp_path / "chat_rows" / row["images"][0]
+        assert kept.read_bytes() == colours["blue"].read_bytes()
 
 
 def test_what_people_and_models_write_is_never_html(
