@@ -101,7 +101,8 @@ def test_a_picture_is_asked_about(
             expect(page.locator("#media")).to_contain_text(colour)
             ask(page, "What is it?")
             expect(said.locator(".bot").last).to_contain_text(f"It is {colour}.")
-            expect(said.locator("img")).to_have_count(1)
+            expect(said.locator("img[src*='/file=']")).to_have_count(1)
+            expect(said.get_by_role("button", name="Share")).to_have_count(0)  # sends it to a hub
             expect(page.locator("#media")).not_to_contain_text(colour)  # it went with the question
             if number == 0:
                 page.locator("#save").click()

@@ -21,6 +21,9 @@ Say = Callable[[str], None]
 FIRST_PORT = 7860
 PORTS_TRIED = 100
 
+_NO_SHARING = 'button[aria-label="Share"] { display: none; }'
+"""Gradio's button beside pictures would send them to another host, which the guard refuses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -177,7 +180,7 @@ def guarded(
         theme=gradio.themes.Default(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
-        css=css,
+        css=f"{_NO_SHARING}\n{css}",
         head=head,
     )
     return Guard(app, allowed_hosts(address.host), password)
