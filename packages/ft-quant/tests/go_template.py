@@ -14,7 +14,7 @@ def render(source: str, data: dict[str, Any]) -> str:
     """Execute a template on ``data``."""
     nodes, rest = _parse(_pieces(source))
     assert rest is None, f"unexpected {rest}"
-    return _run(nodes, data, {"$": data})
+    return _run(nodes, data, {"$": data, "variables": {}})
 
 
 def _pieces(source: str) -> list[tuple[str, str]]:
@@ -69,7 +69,11 @@ def _run(nodes: list[Any], dot: Any, names: dict[str, Any]) -> str:
         if isinstance(node, str):
             parts.append(node)
         elif node[0] == "print":
-            parts.append(str(_value(node[1], dot, names)))
+            name, assigned, value = node[1].partition(":=" if ":=" in node[1] else " = ")
+            if assigned:
+                names["variables"][name.strip()] = _value(value, dot, names)
+            else:
+                parts.append(_text(_value(node[1], dot, names)))
         elif node[0] == "if":
             parts.append(_run(node[2] if _value(node[1], dot, names) else node[3], dot, names))
         else:
@@ -89,7 +93,12 @@ def _call(tokens: list[str], dot: Any, names: dict[str, Any]) -> Any:
         token = tokens.pop(0)
         if token == ")":
             break
-        values.append(_call(tokens, dot, names) if token == "(" else _atom(token, dot, names))
+        if token == "(":
+            values.append(_call(tokens, dot, names))
+            if tokens and tokens[0].startswith("."):
+                values[-1] = values[-1][tokens.pop(0)[1:]]
+            continue
+        values.append(_atom(token, dot, names))
     head, *rest = values
     return head(*rest) if callable(head) else head
 
@@ -97,6 +106,8 @@ def _call(tokens: list[str], dot: Any, names: dict[str, Any]) -> Any:
 def _atom(token: str, dot: Any, names: dict[str, Any]) -> Any:
     functions = {
         "eq": lambda left, right: left == right,
+        "ne": lambda left, right: left != right,
+        "index": lambda items, at: items[at],
         "gt": lambda left, right: left > right,
         "len": len,
         "slice": lambda items, start: items[start:],
@@ -107,8 +118,17 @@ def _atom(token: str, dot: Any, names: dict[str, Any]) -> Any:
         return json.loads(token)
     if token.isdigit():
         return int(token)
+    if token == ".":
+        return dot
     if token.startswith("."):
-        return dot[token[1:]]
+        for field in token[1:].split("."):
+            dot = dot.get(field) if field in ("Tools", "ToolCalls") else dot[field]
+        return dot
     name, _, field = token.partition(".")
-    value = names[name]
+    value = names["variables"][name] if name in names["variables"] else names[name]
     return value[field] if field else value
+
+
+def _text(value: Any) -> str:
+    """Write a value; what Ollama has a type for, it writes as JSON."""
+    return json.dumps(value) if isinstance(value, dict) else str(value)

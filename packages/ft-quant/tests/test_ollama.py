@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from ft_core import ModelError
+from ft_core.agents import AGENTS
 from ft_core.arguments import GenerationArguments
-from ft_core.examples import Message
+from ft_core.examples import Message, ToolCall
 from ft_core.templates import TEMPLATES, FieldTemplate, JinjaTemplate
 from ft_core.testing import tiny_tokenizer
 from ft_core.tokenizer import Tokenizer
 from ft_quant.export import ExportJob
 from ft_quant.ollama.pieces import find_pieces
+from ft_quant.ollama.tools import find_tool_pieces
 from ft_quant.ollama.write import stops, to_go, write_modelfile
 
 
@@ -95,6 +97,70 @@ def test_what_the_engine_puts_first_is_left_out(tokenizer: Tokenizer) -> None:
     talk = [Message("system", "s"), Message("user", "u")]
     expected = "".join(segment.text for segment in template.render_prompt(talk))
     assert "<|im_start|>" + GO.render(text, as_ollama_asks(talk)) == expected
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather {{ of }} a place.",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
+
+
+def talks_with_calls() -> list[list[Message]]:
+    """Conversations with one call, with two, with words before them, and with an answer to their results."""
+    ask = Message("user", "What now?")
+    one = (ToolCall("weather", {"place": 'Oslo "north"'}, id="1"),)
+    two = (*one, ToolCall("clock", {}, id="2"))
+    rain, noon = Message("tool", "rain", name="weather"), Message("tool", "12:00", name="clock")
+    system = Message("system", "Be brief.")
+    return [
+        [ask],
+        [system, ask],
+        [ask, Message("assistant", "", one), rain],
+        [system, ask, Message("assistant", "A moment.", one), rain],
+        [ask, Message("assistant", "", two), rain, noon],
+        [ask, Message("assistant", "", two), rain, noon, Message("assistant", "Rain."), ask],
+    ]
+
+
+def with_tools(talk: list[Message], tools: list[dict[str, Any]]) -> dict[str, Any]:
+    asked = as_ollama_asks(talk)
+    for message, item in zip(asked["Messages"], talk, strict=True):
+        functions = [{"Name": call.name, "Arguments": call.arguments} for call in item.tool_calls]
+        message["ToolCalls"] = [{"Function": function} for function in functions]
+    return {**asked, "Tools": tools}
+
+
+@pytest.mark.parametrize("agent", ["hermes", "mistral"])
+@pytest.mark.parametrize("name", ["chatml", "qwen", "llama3"])
+def test_functions_calls_and_results_are_written_as_the_format_writes_them(
+    tokenizer: Tokenizer, name: str, agent: str
+) -> None:
+    template = FieldTemplate(name, TEMPLATES.get(name), tokenizer, agent=AGENTS.get(agent))
+    pieces = find_pieces(template)
+    tools = find_tool_pieces(template, pieces)
+    assert tools is not None
+    text = to_go(pieces, tools)
+    for functions in ([WEATHER], [WEATHER, CLOCK]):
+        for talk in talks_with_calls():
+            expected = "".join(s.text for s in template.render_prompt(talk, functions))
+            assert GO.render(text, with_tools(talk, functions)) == expected
+    for talk in talks():  # without functions all is as before
+        expected = "".join(segment.text for segment in template.render_prompt(talk))
+        assert GO.render(text, with_tools(talk, [])) == expected
+
+
+@pytest.mark.parametrize("agent", ["react_en", "glm4", None])
+def test_formats_whose_functions_go_cannot_write_have_none(
+    tokenizer: Tokenizer, agent: str | None
+) -> None:
+    chosen = None if agent is None else AGENTS.get(agent)
+    template = FieldTemplate("chatml", TEMPLATES.get("chatml"), tokenizer, agent=chosen)
+    assert find_tool_pieces(template, find_pieces(template)) is None
 
 
 def test_formats_that_count_rounds_are_refused(tokenizer: Tokenizer) -> None:
