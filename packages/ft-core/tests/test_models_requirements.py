@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
@@ -56,6 +58,32 @@ def test_todays_models_require_what_can_be_checked() -> None:
             assert error.install.startswith("pip install '")
             assert not error.package.startswith("transformers"), "no model here is newer than that"
     assert stopped and said
+
+
+def test_what_reads_media_is_asked_for_only_where_code_beside_the_weights_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(name: str) -> str:
+        if name in ("decord", "qwen_vl_utils"):
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("ft_core.models.requirements.version", missing)
+    asked = ("qwen_vl_utils", "decord")
+    check_requirements(replace(spec(*asked), architecture="qwen2_5_vl"), pytest.fail)
+    with pytest.raises(DependencyError, match="decord"):
+        check_requirements(replace(spec("decord"), architecture="internvl_chat"), pytest.fail)
+
+
+def test_models_that_see_and_are_in_transformers_ask_for_no_reader() -> None:
+    readers = {"decord", "qwen_vl_utils", "qwen_omni_utils", "librosa"}
+    passed = 0
+    for model in map(MODELS.get, MODELS):
+        wanted = tuple(item for item in model.requires if re.split("[<>=!]", item)[0] in readers)
+        if model.architecture in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_audio") and wanted:
+            check_requirements(replace(model, requires=wanted), pytest.fail)
+            passed += 1
+    assert passed > 20
 
 
 def test_the_models_of_the_specification_are_all_there() -> None:

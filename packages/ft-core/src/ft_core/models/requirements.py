@@ -9,10 +9,18 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 
 from ft_core.errors import DependencyError, ModelError
+from ft_core.models.architectures import ARCHITECTURES
 from ft_core.models.registry import ModelSpec
 
 _OWN = ("transformers", "torch", "accelerate", "bitsandbytes")
 """Libraries whose release is ft's choice, not the model's."""
+
+_READERS = (
+    *("qwen_vl_utils", "qwen_omni_utils", "decord", "torchcodec", "librosa", "moviepy"),
+    *("torchaudio", "soundfile", "av"),
+)
+"""Libraries that read images, videos and audios for code that comes with a model; ft reads them itself, by other means,
+for models that transformers contains."""
 
 
 def check_requirements(spec: ModelSpec, report: Callable[[str], None]) -> None:
@@ -37,6 +45,8 @@ def check_requirements(spec: ModelSpec, report: Callable[[str], None]) -> None:
         try:
             installed = version(wanted.name)
         except PackageNotFoundError as error:
+            if wanted.name in _READERS and _is_in_transformers(spec):
+                continue
             raise DependencyError(
                 f"--model_type {spec.model_type}", text, f"pip install '{text}'"
             ) from error
@@ -53,6 +63,16 @@ def check_requirements(spec: ModelSpec, report: Callable[[str], None]) -> None:
             f"{text} ({installed} is installed)",
             f"pip install '{text}'",
         )
+
+
+def _is_in_transformers(spec: ModelSpec) -> bool:
+    """Whether transformers contains the model, so that none of the code beside its weights is needed."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if spec.architecture is None or spec.architecture not in ARCHITECTURES:
+        return False
+    names = ARCHITECTURES.get(spec.architecture).model_types
+    return any(name in CONFIG_MAPPING_NAMES for name in names)
 
 
 def _is_upper_bound(wanted: Requirement, installed: str) -> bool:
