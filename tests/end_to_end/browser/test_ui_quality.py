@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from ft_core.runs import Run
+from ft_ui.words import words_in
 
 pytestmark = [pytest.mark.accept, pytest.mark.xdist_group("browser")]
 
@@ -34,13 +35,13 @@ sys.exit(main())
 OTHERS = ("ft_cli", "ft_data", "ft_train", "ft_align", "ft_quant", "ft_serve", "ft_eval", "torch")
 
 
-def show(page: Page, screen: str) -> None:
+def show(page: Page, screen: str, language: str = "en") -> None:
     """Go to a screen; where its tab has no room it is in the menu of the others."""
     tab = page.locator(f"#screen-{screen}-button:visible")
     if not tab.count():
         page.locator("#screens .overflow-menu > button").first.click()
-        name = page.locator(f"#screen-{screen}-button").first.text_content()
-        tab = page.locator("#screens .overflow-dropdown button").filter(has_text=str(name).strip())
+        name = words_in(language)(f"{screen}.tab")
+        tab = page.locator("#screens .overflow-dropdown button").filter(has_text=name)
     tab.first.click()
     expect(page.locator(f"#screen-{screen}")).to_be_visible()
 
@@ -61,7 +62,7 @@ def test_screens_of_the_studio_fit_and_name_their_parts(
         name = {"zh": "ft 工作台", "en": "ft studio"}[language]
         expect(page.get_by_role("heading", name=name)).to_be_visible()
         for screen in SCREENS:
-            show(page, screen)
+            show(page, screen, language)
             check(page, width)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         light = sum(map(int, re.findall(r"\d+", background)[:3])) > 3 * 128

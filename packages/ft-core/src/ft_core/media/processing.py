@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import threading
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from ft_core.media.images import open_image
 from ft_core.media.limits import MediaLimits
 from ft_core.media.loading import load_processor, read_processor_settings
 from ft_core.media.sounds import open_audio
+from ft_core.media.sources import read_bytes
 from ft_core.media.videos import Video, open_video, spread
 from ft_core.samples import Medium, MediumKind
 
@@ -172,6 +174,27 @@ class MediaProcessor:
             return open_image(source, self.limits).size
         patch = self.library.image_processor.patch_size
         return int(grid[0, 2]) * patch, int(grid[0, 1]) * patch
+
+    def as_file(self, kind: MediumKind, source: str) -> tuple[str, bytes]:
+        """Return a medium as a file that other programs read as this processor does, with its type.
+
+        An image is as large as ``--rescale_image`` leaves it, an audio has the model's rate.
+
+        Raises:
+            MediaError: it can't be used.
+        """
+        file = io.BytesIO()
+        if kind == "image":
+            open_image(source, self.limits).save(file, "PNG")
+            return "image/png", file.getvalue()
+        if kind == "audio":
+            import soundfile
+
+            samples = open_audio(source, self._audio_rate, self.limits)
+            soundfile.write(file, samples, self._audio_rate, format="WAV", subtype="FLOAT")
+            return "audio/wav", file.getvalue()
+        open_video(source, self.limits, choose=spread(1))  # whether it is one, within the limits
+        return "video/mp4", read_bytes(source, self.limits)
 
     def token_types(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """Return the types of tokens [D, L] that the model wants to be told, by the name of its argument."""

@@ -22,7 +22,12 @@ COLOURS: Final[Mapping[str, tuple[int, int, int]]] = {
 
 
 def tiny_multimodal(
-    directory: Path, family: str = "qwen2_vl", *, seed: int = 0, template: str | None = None
+    directory: Path,
+    family: str = "qwen2_vl",
+    *,
+    seed: int = 0,
+    template: str | None = None,
+    text: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a tiny model that sees or hears, with its tokenizer, processor and chat template.
 
@@ -31,6 +36,7 @@ def tiny_multimodal(
         family: one of ``FAMILIES``.
         seed: of the weights; the global random state is left as it was.
         template: a chat template in place of the family's.
+        text: values of the language model's configuration in place of the family's.
 
     Returns:
         ``directory``, which ``AutoModelForMultimodalLM.from_pretrained`` loads.
@@ -46,10 +52,10 @@ def tiny_multimodal(
         "eos_token_id": ids[IM_END],
         "pad_token_id": ids[END_OF_TEXT],
     }
-    text = {**COMMON, "vocab_size": len(ids), **ends, **tiny.text}
+    language = {**COMMON, "vocab_size": len(ids), **ends, **tiny.text, **(text or {})}
     # No id of the default configuration means anything to so small a vocabulary.
     config = getattr(transformers, tiny.config_class)(
-        **{"text_config": text, "tie_word_embeddings": False, **tiny.settings(ids)}
+        **{"text_config": language, "tie_word_embeddings": False, **tiny.settings(ids)}
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

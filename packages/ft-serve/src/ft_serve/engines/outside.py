@@ -25,6 +25,7 @@ from ft_serve.engines.remote.completions import OpenAi, Vllm
 from ft_serve.engines.remote.dialect import Dialect
 from ft_serve.engines.remote.engine import Elsewhere, RemoteEngine, read_served
 from ft_serve.engines.remote.lmdeploy import LmDeploy
+from ft_serve.engines.remote.media import VllmMedia
 
 KEY = "FT_ENGINE_KEY"
 """Environment variable with the key of the server at ``engine_url``."""
@@ -78,6 +79,7 @@ def start_child(
         served,
         stop_token_ids=prepared.chosen.template.stop_token_ids,
         key=key,
+        media=_media(prepared) if backend.name == "vllm" else None,
     )
 
 
@@ -107,7 +109,12 @@ def open_remote(invocation: Invocation, prepared: Prepared, *, say: Say) -> Remo
         served,
         stop_token_ids=prepared.chosen.template.stop_token_ids,
         key=key,
+        media=_media(prepared) if owner == "vllm" else None,
     )
+
+
+def _media(prepared: Prepared) -> VllmMedia | None:
+    return None if prepared.media is None else VllmMedia(prepared.media)
 
 
 def _model(
@@ -122,6 +129,7 @@ def _model(
         {**own, **{name: Path(given).expanduser().resolve() for name, given in adapters.items()}},
         invocation.get(ModelArguments).seed,
         prepared.trust_remote_code,
+        prepared.media is not None,
     )
 
 

@@ -47,6 +47,23 @@ class Address:
         return f"http://{shown}:{self.port}"
 
 
+_NAMES = """<script>
+{ let waiting = false;
+  const name = () => {
+    waiting = false;
+    for (const part of document.querySelectorAll("label textarea:not([aria-label])")) {
+      const said = part.closest("label").querySelector("[data-testid=block-info]")?.innerText.trim();
+      if (said) part.setAttribute("aria-label", said);
+    }
+  };
+  new MutationObserver(() => {
+    if (!waiting) { waiting = true; requestAnimationFrame(name); }
+  }).observe(document, { childList: true, subtree: true });
+}
+</script>"""
+"""A label names the first control in it, which in Gradio's fields with a copy button is that button."""
+
+
 def take_address(host: str, port: int | None) -> Address:
     """Open the socket; without a port, that of the first free one from 7860 on.
 
@@ -181,7 +198,7 @@ def guarded(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
         css=f"{_NO_SHARING}\n{css}",
-        head=head,
+        head=f"{_NAMES}\n{head}",
     )
     return Guard(app, allowed_hosts(address.host), password)
 

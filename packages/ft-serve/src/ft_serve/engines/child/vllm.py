@@ -34,6 +34,7 @@ class Model:
         adapters: name and checkpoint of each.
         seed: of sampling without a seed.
         trust_remote_code: whether code of the model's repository may run.
+        sees: whether requests bring images, videos or audios.
     """
 
     directory: Path
@@ -42,6 +43,7 @@ class Model:
     adapters: Mapping[str, Path]
     seed: int = 42
     trust_remote_code: bool = False
+    sees: bool = False
 
 
 def vllm_launch(
@@ -101,6 +103,8 @@ def vllm_words(model: Model, arguments: VllmArguments) -> list[str]:
         words.append("--disable-custom-all-reduce")
     if arguments.enforce_eager:
         words.append("--enforce-eager")
+    if model.sees:
+        words.append("--enable-scale-out")  # the endpoint that takes token ids and media
     if model.trust_remote_code:
         words.append("--trust-remote-code")
     if model.adapters:

@@ -55,7 +55,7 @@ class Vllm:
         if sampling.logprobs is not None:
             body["return_tokens_as_token_ids"] = True
         if sampling.constraint is not None:
-            body["structured_outputs"] = _structured(sampling.constraint)
+            body["structured_outputs"] = structured(sampling.constraint)
         return body
 
     def read(self, data: Json) -> Piece | None:
@@ -164,7 +164,8 @@ def _openai_body(wanted: Wanted) -> dict[str, Any]:
     return body | {name: value for name, value in optional.items() if value is not None}
 
 
-def _structured(constraint: Constraint) -> Json:
+def structured(constraint: Constraint) -> Json:
+    """Return what an answer has to be like, in vLLM's words."""
     if constraint.kind == "regex":
         return {"regex": constraint.text}
     if constraint.kind == "json":

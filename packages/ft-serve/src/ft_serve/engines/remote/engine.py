@@ -18,7 +18,9 @@ from ft_core.engine import (
 from ft_core.errors import ModelError, UsageError
 from ft_serve.engines.child.process import State
 from ft_serve.engines.remote.connection import Connection
-from ft_serve.engines.remote.dialect import Dialect, Json, Piece, Wanted
+from ft_serve.engines.remote.dialect import Dialect, Piece, Wanted
+from ft_serve.engines.remote.media import PATH as MEDIA_PATH
+from ft_serve.engines.remote.media import VllmMedia
 from ft_serve.engines.sampling_values import check_sampling
 from ft_serve.engines.stop_strings import StopStrings
 
@@ -87,6 +89,7 @@ class RemoteEngine:
         served: what it offers.
         stop_token_ids: tokens that end an answer, as the template gives them.
         key: the server's.
+        media: how it is asked about images, videos and audios; ``None`` if it isn't.
     """
 
     def __init__(
@@ -97,10 +100,12 @@ class RemoteEngine:
         *,
         stop_token_ids: Collection[int],
         key: str | None = None,
+        media: VllmMedia | None = None,
     ) -> None:
         self._server = server
         self._dialect = dialect
         self._served = served
+        self._media = media
         self._stop_token_ids = frozenset(stop_token_ids)
         self._connection = Connection(dialect.name, key)
         self._closed = False
@@ -108,8 +113,8 @@ class RemoteEngine:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What the server can do."""
-        own = frozenset({Capability.ADAPTERS}) if self.adapters else frozenset[Capability]()
-        return self._dialect.capabilities | own
+        own = {Capability.ADAPTERS: bool(self.adapters), Capability.MEDIA: self._media is not None}
+        return self._dialect.capabilities | {name for name, there in own.items() if there}
 
     @property
     def ready(self) -> bool:
@@ -133,10 +138,6 @@ class RemoteEngine:
             UsageError: the request can't be answered as it is.
             ModelError: the server failed on it, or isn't there.
         """
-        if request.media:
-            raise UsageError(
-                "images, videos and audios are answered by ft's own engine alone; use --infer_backend pt"
-            )
         self._check(request)
         sampling = request.sampling
         own = frozenset[int]() if sampling.ignore_eos else self._stop_token_ids
@@ -147,22 +148,26 @@ class RemoteEngine:
             self._room(request),
         )
         stop = StopStrings(() if self._dialect.finds_stop_strings else sampling.stop)
-        events = self._connection.stream(
-            self._server.url + self._dialect.path, self._dialect.body(wanted)
-        )
-        async with aclosing(self._pieces(events)) as pieces:
+        async with aclosing(self._pieces(wanted)) as pieces:
             async for event in _Counts(len(request.token_ids), stop).events(pieces):
                 yield event
                 if event.finish_reason is not None:
                     return
         raise ModelError(f"{self._dialect.name} ended the answer without saying why")
 
-    async def _pieces(self, events: AsyncGenerator[Json, None]) -> AsyncGenerator[Piece, None]:
-        """Give what the events of an answer say; up to its end where nothing of interest follows."""
+    async def _pieces(self, wanted: Wanted) -> AsyncGenerator[Piece, None]:
+        """Ask, and give what the events of an answer say; up to its end where nothing of interest follows."""
         ends_with_reason = Capability.TOKENS in self._dialect.capabilities
-        async with aclosing(events):
+        media = self._media if wanted.request.media else None
+        path, body = (
+            (self._dialect.path, self._dialect.body(wanted))
+            if media is None
+            # Files are read and made smaller: work that other answers shouldn't wait for.
+            else (MEDIA_PATH, await asyncio.to_thread(media.body, wanted))
+        )
+        async with aclosing(self._connection.stream(self._server.url + path, body)) as events:
             async for data in events:
-                piece = self._dialect.read(data)
+                piece = self._dialect.read(data) if media is None else media.read(data, wanted)
                 if piece is not None:
                     yield piece
                     if ends_with_reason and piece.finish_reason is not None:
@@ -213,6 +218,10 @@ class RemoteEngine:
         if not self.ready:
             reason = self._server.reason or "the engine was closed"
             raise ModelError(f"no answer now: {reason}")
+        if request.media and self._media is None:
+            raise UsageError(
+                f"{self._dialect.name} gets no images, videos and audios here; use --infer_backend pt or vllm"
+            )
         check_sampling(request.sampling)
         if not request.token_ids or min(request.token_ids) < 0:
             raise UsageError("the prompt has no tokens, or a negative one")
