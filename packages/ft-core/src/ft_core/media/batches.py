@@ -28,7 +28,13 @@ def media_features(processor: MediaProcessor, documents: Sequence[Sequence[Mediu
     """
     made = [processor.process(media).features for media in documents if media]
     names = {name: None for features in made for name in features}
-    return {name: _stacked([item[name] for item in made if name in item]) for name in names}
+    along = processor.family.joined_along
+    return {
+        name: _stacked([item[name] for item in made if name in item])
+        if name not in along
+        else torch.cat([item[name] for item in made if name in item], dim=along[name])
+        for name in names
+    }
 
 
 def _stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -21,6 +21,8 @@ class MediaFamily:
         tells_replacements: whether the processor says what it puts in place of each medium.
         depends_on_others: whether a medium's tokens depend on how many others the row has.
         types_always: whether training needs types of tokens for texts too.
+        joined_along: the dimension along which features of several sequences are put together, where it isn't the
+            first.
         video_rate: frames that are taken of a second of a video, by the processor's own rule, where the processor
             was not saved with what it takes; ``None`` takes ``video_frames``.
         video_frames: frames that are taken of a video where nothing else says how many.
@@ -31,6 +33,7 @@ class MediaFamily:
     tells_replacements: bool = True
     depends_on_others: bool = False
     types_always: bool = False
+    joined_along: Mapping[str, int] = field(default_factory=dict)
     video_rate: float | None = None
     video_frames: int = 8
 
@@ -68,6 +71,10 @@ FAMILIES: Final[Mapping[str, MediaFamily]] = {
         {"audio": "Audio {n}: <|audio_bos|><|AUDIO|><|audio_eos|>\n"}
     ),
     "Phi4MultimodalProcessor": MediaFamily(tells_replacements=False),
+    "MiniCPMV4_6Processor": MediaFamily(
+        depends_on_others=True,  # images are numbered
+        joined_along={"pixel_values": -1, "pixel_values_videos": -1},
+    ),
     "PaliGemmaProcessor": MediaFamily(
         grounding=GroundingStyle(
             box="<loc{y1:0>4}><loc{x1:0>4}><loc{y2:0>4}><loc{x2:0>4}>", scale=1024

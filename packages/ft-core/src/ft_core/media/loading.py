@@ -71,6 +71,12 @@ def load_processor(directory: Path) -> Any:
             f"the processor of {directory}", f"a package: {said}", "pip install 'ft-core[media]'"
         ) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        # A few processors read the settings of their part for videos at once.
+        lacks = isinstance(error, TypeError | AttributeError) and not is_torchvision_available()
+        if lacks and _has_video(directory):
+            raise DependencyError(
+                f"the processor of {directory}", "torchvision", "pip install 'ft-core[video]'"
+            ) from error
         raise ModelError(f"the processor in {directory} can't be loaded: {error}") from error
     if not isinstance(loaded, ProcessorMixin):
         raise ModelError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ft_core.media.tiny_families import FAMILIES, TinyFamily
+from ft_core.media.tiny_torchvision import NEED_TORCHVISION
 from ft_core.testing import COMMON, END_OF_TEXT, IM_END, IM_START, tiny_tokenizer
 
 COLOURS: Final[Mapping[str, tuple[int, int, int]]] = {
@@ -33,7 +34,7 @@ def tiny_multimodal(
 
     Args:
         directory: where it goes; made if missing.
-        family: one of ``FAMILIES``.
+        family: one of ``FAMILIES`` or ``NEED_TORCHVISION``.
         seed: of the weights; the global random state is left as it was.
         template: a chat template in place of the family's.
         text: values of the language model's configuration in place of the family's.
@@ -44,7 +45,7 @@ def tiny_multimodal(
     import torch
     import transformers
 
-    tiny = FAMILIES[family]
+    tiny = {**FAMILIES, **NEED_TORCHVISION}[family]
     tokenizer = _tokenizer(directory, tiny)
     ids = tokenizer.get_vocab()
     ends = {
