@@ -61,6 +61,7 @@ class ChatTab:
                 elem_id="system",
             )
             self.tools = gr.Textbox(
+                "",
                 label=words("chat.tools"),
                 info=words("chat.tools_info"),
                 lines=2,
