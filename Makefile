@@ -64,7 +64,7 @@ accept: setup ## The long acceptance run: the main commands on the real model an
 
 test-vllm: setup ## Answer with a real vLLM (its CPU build without a GPU) in .venv-vllm.
 	bash scripts/engine_environment.sh vllm .venv-vllm
-	FT_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(PYTEST) -m accept -q packages/ft-serve/tests/test_real_vllm.py packages/ft-serve/tests/test_beside_vllm.py packages/ft-serve/tests/test_vllm_media.py
+	FT_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(PYTEST) -m accept -q packages/ft-serve/tests/test_real_vllm.py packages/ft-serve/tests/test_beside_vllm.py packages/ft-serve/tests/test_vllm_media.py packages/ft-quant/tests/test_in_vllm.py
 
 setup-lmdeploy: setup ## Make .venv-lmdeploy, for --engine_python.
 	bash scripts/engine_environment.sh lmdeploy .venv-lmdeploy
