@@ -20,8 +20,8 @@ from ft_core.templates import TEMPLATES, FieldTemplate, JinjaTemplate
 from ft_core.testing import tiny_tokenizer
 from ft_core.tokenizer import Tokenizer
 from ft_quant.export import ExportJob
+from ft_quant.ollama.functions import find_tool_pieces
 from ft_quant.ollama.pieces import find_pieces
-from ft_quant.ollama.tools import find_tool_pieces
 from ft_quant.ollama.write import stops, to_go, write_modelfile
 
 

@@ -19,6 +19,7 @@ from ft_core.templates import JinjaTemplate
 from ft_core.tokenizer import Tokenizer
 from ft_ui.chat.answering import BASE, EngineAnswerer
 from ft_ui.chat.collected import RowFiles
+from ft_ui.chat.export import export_rows
 from ft_ui.chat.media import Attached, attached
 from ft_ui.chat.messages import Conversation
 from ft_ui.chat.saved import conversation_from_json, load_conversation, save_conversation
@@ -40,6 +41,8 @@ def asked(red: Attached) -> Conversation:
 
 def test_a_file_is_what_its_name_says_and_must_be_taken(red: Attached) -> None:
     assert attached([red.path], {"image"}) == (red,)
+    (kept,) = attached(["A.FLAC"], {"audio"})  # which Python alone doesn't know everywhere
+    assert kept.kind == "audio"
     assert attached(["a.wav", "b.mp4"], {"audio", "video"}) == (
         Attached("audio", "a.wav"),
         Attached("video", "b.mp4"),
@@ -109,6 +112,25 @@ def test_a_file_that_is_gone_is_named(asked: Conversation, red: Attached, tmp_pa
     files = RowFiles(tmp_path / "rows")
     with pytest.raises(DataError, match=r"red\.png: can't be read any more"):
         files.add(files.conversations, [asked.training_row()])
+
+
+def test_exported_rows_take_their_files_along(
+    asked: Conversation, red: Attached, tmp_path: Path
+) -> None:
+    save_conversation(asked, tmp_path / "talk.json")
+    other = Attached("image", str(picture(tmp_path / "gone.png")))
+    save_conversation(
+        Conversation().ask("And this?", (other,)).append("No.").finish(), tmp_path / "lost.json"
+    )
+    Path(other.path).unlink()
+    output = tmp_path / "out" / "rows.jsonl"
+    done = export_rows([tmp_path / "talk.json", tmp_path / "lost.json"], output)
+    assert done.rows == 1 and "gone.png" in done.skipped[0][1]
+    (image,) = json.loads(output.read_text(encoding="utf-8"))["images"]
+    assert (output.parent / image).read_bytes() == Path(red.path).read_bytes()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match="can't be written"):
+        export_rows([tmp_path / "talk.json"], tmp_path / "file" / "rows.jsonl")
 
 
 def test_results_of_calls_take_no_files(red: Attached) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from ft_core.errors import UsageError
 from ft_ui.web.access import Password, allowed_hosts, choose_password, host_name, is_loopback
 from ft_ui.web.guard import Guard, Message, Receive, Scope, Send
+from ft_ui.web.uploads import is_uploaded, names_other_files
 
 
 async def page(scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,3 +211,48 @@ def test_half_a_password_is_refused(given: str) -> None:
 )
 def test_host_headers_are_read(header: str, name: str) -> None:
     assert host_name(header) == name
+
+
+def event(path: str) -> bytes:
+    """The body of an event with a file in a field."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    return json.dumps({"data": ["hello", None, [file]], "fn_index": 1}).encode()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "{folder}/../secret.png",
+        "{folder}-else/a.png",
+        "{folder}/link/secret.png",
+        "{folder}",
+        "a.png",
+        "http://127.0.0.1:1/a.png",
+        "https://example.org/a.png",
+        "file:///etc/passwd",
+        "a\0b",
+    ],
+)
+async def test_an_event_names_only_files_that_were_uploaded(path: str, tmp_path: Path) -> None:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    guard = Guard(page, allowed_hosts("127.0.0.1"), uploads=folder)
+    join = "/gradio_api/queue/join"
+    named = path.replace("{folder}", str(folder))
+    assert (await ask(guard, join, method="POST", body=event(named)))[0] == 403
+    uploaded = event(str(folder / "0a1b" / "a.png"))
+    assert (await ask(guard, join, method="POST", body=uploaded))[0] == 200
+    assert (await ask(LOCAL, join, method="POST", body=uploaded))[0] == 403  # takes no files
+
+
+def test_files_are_found_wherever_a_request_names_them(tmp_path: Path) -> None:
+    other = {"path": "/etc/passwd", "meta": None}
+    for body in (other, [[other]], {"event_data": {"value": other}}, {"data": [{"a": other}]}):
+        assert names_other_files(json.dumps(body).encode(), tmp_path)
+        assert names_other_files(json.dumps(body).encode("utf-16"), tmp_path)
+    assert names_other_files(b"[" * 100_000, tmp_path)
+    for harmless in (b"", b"{", b'{"data": ["path", {"path": "/etc/passwd"}]}', b'{"path": 1}'):
+        assert not names_other_files(harmless, tmp_path)
+    assert is_uploaded(str(tmp_path / "a"), tmp_path) and not is_uploaded("a", tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from ft_cli.commands.infer import GROUPS, prepare_answering, saved_unless_merged
 from ft_core.arguments import GenerationArguments, TemplateArguments
 from ft_core.command import Command, Invocation
+from ft_core.media import MediaLimits
 from ft_core.prepare import to_stderr
 from ft_data.arguments import DataArguments
 from ft_serve.arguments import InferArguments
@@ -21,10 +22,12 @@ _NO_EFFECT = frozenset(DataArguments.model_fields) | {
 def run(invocation: Invocation) -> None:
     """Load the model and serve the page."""
     from ft_serve.infer.session import open_session
+    from ft_serve.openai.media import MediaRules, serving
     from ft_ui.chat.answering import EngineAnswerer
     from ft_ui.chat.collected import RowFiles
     from ft_ui.web.access import choose_password
     from ft_ui.web.serving import import_gradio, serve, take_address
+    from ft_ui.web.uploads import LARGEST_FILE, upload_folder
     from ft_ui.words import words_in
 
     page = invocation.get(ChatPageArguments)
@@ -33,7 +36,9 @@ def run(invocation: Invocation) -> None:
     password, generated = choose_password(page.auth, page.host, share=page.share)
     import_gradio()
     address = take_address(page.host, page.port)  # a taken port shows before a model is loaded
-    prepared = prepare_answering(invocation)
+    # Visitors choose what is read: what they uploaded, and nothing else of this machine or another.
+    rules = MediaRules(limits=MediaLimits(max_bytes=LARGEST_FILE, root=upload_folder()))
+    prepared = serving(prepare_answering(invocation), rules)
     with open_session(invocation, prepared) as session:
         from ft_ui.pages.chat_page import chat_page
         from ft_ui.pages.panel import Panel

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ft_core.media.tiny_families import FAMILIES, TinyFamily
+from ft_core.media.tiny_families import FAMILIES
+from ft_core.media.tiny_family import TinyFamily
 from ft_core.media.tiny_torchvision import NEED_TORCHVISION
 from ft_core.testing import COMMON, END_OF_TEXT, IM_END, IM_START, tiny_tokenizer
 

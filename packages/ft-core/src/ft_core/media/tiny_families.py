@@ -3,49 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ft_core.media.tiny_family import TinyFamily, joined
 from ft_core.media.tiny_templates import COLON, IMAGES_FIRST, turns
 from ft_core.testing import END_OF_TEXT
-
-
-@dataclass(frozen=True, slots=True)
-class TinyFamily:
-    """How to make a tiny model of a family.
-
-    Attributes:
-        config_class: name in transformers.
-        tokens: special tokens of its tokenizer, by the name that its processor knows them by.
-        template: its chat template.
-        settings: of its configuration, made from the ids of its special tokens.
-        processor: makes its processor from a tokenizer of transformers.
-        text: of the configuration of its language model.
-    """
-
-    config_class: str
-    tokens: Mapping[str, str]
-    template: str
-    settings: Callable[[Mapping[str, int]], dict[str, Any]]
-    processor: Callable[[Any, str], Any]
-    text: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _joined(name: str, videos: str, settings: Mapping[str, Any], **parts: Any) -> Any:
-    """Return a processor of the class of a name, with a part for videos where transformers can make one."""
-    import transformers
-    from transformers.utils import is_torchvision_available
-
-    from ft_core.media.loading import without_video
-
-    kind = getattr(transformers, name)
-    if "video_processor" not in kind.get_attributes():
-        return kind(**parts)
-    if is_torchvision_available():
-        return kind(**parts, video_processor=getattr(transformers, videos)(**settings))
-    if name == "SmolVLMProcessor":  # which takes none, but by a parameter without a default
-        parts["video_processor"] = None
-    return without_video(kind)(**parts)
 
 
 def _qwen_processor(name: str, patch: int) -> Callable[[Any, str], Any]:
@@ -55,7 +17,7 @@ def _qwen_processor(name: str, patch: int) -> Callable[[Any, str], Any]:
         pixels = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}
         images = transformers.Qwen2VLImageProcessorPil(patch_size=patch, size=pixels)
         videos = "Qwen3VLVideoProcessor" if "3VL" in name else "Qwen2VLVideoProcessor"
-        return _joined(
+        return joined(
             name,
             videos,
             {"patch_size": patch, "size": {**pixels, "longest_edge": 8 * 112 * 112}},
@@ -135,7 +97,7 @@ def _idefics(name: str, images: str) -> Callable[[Any, str], Any]:
 
         sizes = {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 28}}
         sampling = {"max_frames": 4, "fps": 1, "video_size": {"longest_edge": 28}}
-        return _joined(
+        return joined(
             name,
             "SmolVLMVideoProcessor",
             {**sizes, "video_sampling": sampling},
@@ -201,7 +163,7 @@ def _llava_onevision(tokenizer: Any, template: str) -> Any:
     images = transformers.LlavaOnevisionImageProcessorPil(
         size={"height": 28, "width": 28}, image_grid_pinpoints=_PINPOINTS
     )
-    return _joined(
+    return joined(
         "LlavaOnevisionProcessor",
         "LlavaOnevisionVideoProcessor",
         {"size": {"height": 28, "width": 28}},
@@ -227,7 +189,7 @@ def _internvl(tokenizer: Any, template: str) -> Any:
 
     size = {"height": 28, "width": 28}
     images = transformers.GotOcr2ImageProcessorPil(size=size, crop_to_patches=True, max_patches=4)
-    return _joined(
+    return joined(
         "InternVLProcessor",
         "InternVLVideoProcessor",
         {"size": size},

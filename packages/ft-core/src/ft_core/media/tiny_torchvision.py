@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ft_core.media.tiny_families import TinyFamily
+from ft_core.media.tiny_family import TinyFamily
 from ft_core.media.tiny_templates import turns
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ft_core.templates.template import Template
 from ft_quant.dtypes import read_config
+from ft_quant.ollama.functions import ToolPieces, find_tool_pieces
 from ft_quant.ollama.pieces import Pieces, find_pieces
-from ft_quant.ollama.tools import ToolPieces, find_tool_pieces
 
 if TYPE_CHECKING:
     from ft_quant.export import ExportJob

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -130,7 +130,7 @@ class EngineAnswerer:
                 sampling, stop=(*sampling.stop, *agent_of(self.template.tools_prompt).stop)
             )
         asked = Example(messages=tuple(messages), tools=tuple(tools))
-        return self._ask(encode_question(self.template, asked), sampling, voice)
+        return self._ask(lambda: encode_question(self.template, asked), sampling, voice)
 
     def read(self, answer: str) -> ParsedAnswer:
         """Return what an answer says, and which functions it calls."""
@@ -138,10 +138,17 @@ class EngineAnswerer:
 
     def complete(self, text: str, sampling: Sampling, voice: str) -> AsyncIterator[Piece]:
         """Continue a text without any chat format."""
-        ids = self.template.tokenizer.encode(text)
-        return self._ask(Tokens(ids, [0.0] * len(ids)), sampling, voice)
 
-    async def _ask(self, asked: Tokens, sampling: Sampling, voice: str) -> AsyncIterator[Piece]:
+        def encoded() -> Tokens:
+            ids = self.template.tokenizer.encode(text)
+            return Tokens(ids, [0.0] * len(ids))
+
+        return self._ask(encoded, sampling, voice)
+
+    async def _ask(
+        self, encode: Callable[[], Tokens], sampling: Sampling, voice: str
+    ) -> AsyncIterator[Piece]:
+        asked = await asyncio.to_thread(encode)  # a video takes long to read
         request = GenerationRequest(
             asked.input_ids,
             replace(sampling, stop=(*sampling.stop, *self.template.stop_strings)),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ft_core.errors import DataError
+from ft_core.errors import DataError, UsageError
 from ft_core.examples import Example
+from ft_ui.chat.media import kept
 from ft_ui.chat.messages import Conversation
 from ft_ui.chat.saved import load_conversation, write_text
 
@@ -43,6 +44,8 @@ def export_rows(
 ) -> Exported:
     """Write the rows of saved conversations into one JSON-lines file that ``--dataset`` takes.
 
+    Files that the conversations name are copied to ``media`` beside it.
+
     Args:
         files: saved conversations.
         output: the file to write, whole or not at all; an existing one is replaced.
@@ -56,9 +59,14 @@ def export_rows(
     skipped: list[tuple[str, str]] = []
     for file, conversation in [(file, load_conversation(file)) for file in files]:
         try:
-            rows += rows_of(conversation, kind)
+            found = rows_of(conversation, kind)
+            rows += [kept(row, Path(output).expanduser().parent) for row in found]
         except DataError as error:
             skipped.append((str(file), str(error)))
+        except OSError as error:
+            raise UsageError(
+                f"{output}: can't be written ({error.strerror or error}); choose another place"
+            ) from error
     if not rows:
         reasons = "; ".join(f"{file}: {reason}" for file, reason in skipped) or "no files are given"
         raise DataError(f"no rows to write: {reasons}", rule="no_rows")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-import shutil
-from collections.abc import Collection, Iterable, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
@@ -15,6 +15,13 @@ from ft_core.examples import Example, Part
 from ft_core.samples import MediumKind
 
 KINDS: Final[tuple[MediumKind, ...]] = ("image", "video", "audio")
+
+ENDINGS: Final[Mapping[MediumKind, tuple[str, ...]]] = {
+    "image": (".webp",),
+    "video": (".mkv", ".m4v"),
+    "audio": (".flac", ".ogg", ".m4a"),
+}
+"""Endings of names that Python doesn't know by itself, but only from a list that some systems have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,20 @@ def attached(paths: Iterable[str], taken: Collection[MediumKind]) -> tuple[Attac
     """
     found = []
     for path in paths:
-        kind = (mimetypes.guess_type(path)[0] or "").partition("/")[0]
+        kind = _kind_of(path)
         if kind not in taken:
             what = " and ".join(f"{item}s" for item in sorted(taken)) or "texts only"
             raise UsageError(f"{Path(path).name}: the model takes {what}")
         found.append(Attached(cast(MediumKind, kind), path))
     return tuple(found)
+
+
+def _kind_of(path: str) -> str:
+    ending = Path(path).suffix.lower()
+    for kind, endings in ENDINGS.items():
+        if ending in endings:
+            return kind
+    return (mimetypes.guess_type(path)[0] or "").partition("/")[0]
 
 
 def parts_of(text: str, media: Sequence[Attached]) -> str | tuple[Part, ...]:
@@ -95,7 +110,12 @@ def _keep(file: Path, directory: Path) -> str:
     target = directory / name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     return name
 
 

@@ -48,6 +48,7 @@ class ArenaTab:
         with gr.Row():
             self.left = gr.Button(words("arena.left_better"), elem_id="left-better")
             self.right = gr.Button(words("arena.right_better"), elem_id="right-better")
+        self.media = panel.file_field("arena-media")
         self.question = panel.question_box(words("arena.question"), "arena-question")
         with gr.Row():
             self.stop = gr.Button(words("chat.stop"), variant="stop", min_width=90)
@@ -62,8 +63,8 @@ class ArenaTab:
 
     def _connect(self) -> None:
         outputs: list[Any] = [self.state, *self.displays, self.question, self.note]
-        inputs: list[Any] = [self.state, self.question, *self.voices, *self.sampling]
-        self.question.submit(self.ask, inputs, outputs, **STREAM)
+        inputs: list[Any] = [self.state, self.question, self.media, *self.voices, *self.sampling]
+        self.question.submit(self.ask, inputs, [*outputs, self.media], **STREAM)
         self.left.click(self.prefer_left, [self.state], outputs, **QUICK)
         self.right.click(self.prefer_right, [self.state], outputs, **QUICK)
         self.clear.click(self.begin, None, outputs, **QUICK)
@@ -73,6 +74,7 @@ class ArenaTab:
         self,
         conversation: Conversation,
         question: str,
+        files: list[str] | None,
         left: str,
         right: str,
         temperature: float,
@@ -84,22 +86,26 @@ class ArenaTab:
         request: gr.Request,
     ) -> AsyncIterator[list[Any]]:
         """Have both answer."""
-        shown = 0.0
+        shown, began = 0.0, False
         try:
             sampling = sampling_of((temperature, top_p, top_k, longest, penalty, seed))
-            asked = conversation.stop().ask(question)
+            asked = conversation.stop().ask(question, self.panel.attached(files))
             sides = (asked, asked)
-            yield self.view(asked, sides, "")
+            began = True
+            yield [*self.view(asked, sides, ""), None]
             with self.panel.stops.watching(session_of(request)) as stopped:
                 answerer = self.panel.answerer()
                 async for sides in answered_by_two(
                     asked, answerer, sampling, (left, right), stopped
                 ):
                     if self.panel.stream and time.monotonic() - shown >= INTERVAL:
-                        yield self.view(asked, sides)
+                        yield [*self.view(asked, sides), gr.skip()]
                         shown = time.monotonic()
-            yield self.view(joined(*sides), sides)
+            yield [*self.view(joined(*sides), sides), gr.skip()]
         except FtError as error:
+            if began:  # nothing on this tab goes on from a question without answers
+                before = (conversation, conversation)
+                yield [*self.view(conversation, before, question), gr.skip()]
             raise to_person(error) from None
 
     def view(

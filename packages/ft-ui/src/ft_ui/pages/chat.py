@@ -11,7 +11,6 @@ import gradio as gr
 
 from ft_core.agents import read_tools
 from ft_core.errors import FtError, UsageError
-from ft_ui.chat.media import attached
 from ft_ui.chat.messages import Conversation
 from ft_ui.chat.session import Speed, answered
 from ft_ui.chat.shown import shown_messages
@@ -35,7 +34,7 @@ class ChatTab:
         self.state = gr.State(Conversation(system=panel.system), time_to_live=24 * 3600)
         self.chatbot = panel.conversation_view(words("chat.conversation"), "conversation")
         self.chatbot.editable = "user"
-        self.media = panel.file_field()
+        self.media = panel.file_field("media")
         self.question = panel.question_box(words("chat.question"), "question", autofocus=True)
         with gr.Row():
             self.stop = self._button("stop", variant="stop")
@@ -112,10 +111,12 @@ class ChatTab:
         """Answer a new message."""
         settings = (temperature, top_p, top_k, longest, penalty, seed)
         try:
-            media = attached(files or (), self.panel.answerer().media)
-            asked = conversation.stop().ask(question, media)
+            asked = conversation.stop().ask(question, self.panel.attached(files))
+            # The field is emptied once: what is attached while the answer comes is for the next message.
+            field: Any = None
             async for view in self._answer(asked, voice, settings, request):
-                yield [*view, None]
+                yield [*view, field]
+                field = gr.skip()
         except FtError as error:
             raise to_person(error) from None
 

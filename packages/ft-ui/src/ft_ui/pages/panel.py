@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ft_core.engine import Sampling
-from ft_core.errors import FtError
+from ft_core.errors import FtError, UsageError
 from ft_ui.chat.answering import BASE, Answerer
 from ft_ui.chat.collected import RowFiles
+from ft_ui.chat.media import ENDINGS, Attached, attached
 from ft_ui.chat.session import Stops
 from ft_ui.chat.shown import ShownWords
+from ft_ui.web.uploads import is_uploaded, upload_folder
 from ft_ui.words import Words
 
 STREAM: dict[str, Any] = {
@@ -72,17 +75,28 @@ class Panel:
             placeholder=self.words("chat.empty"),
         )
 
-    def file_field(self) -> gr.File:
+    def file_field(self, elem_id: str) -> gr.File:
         """Put the field for images, videos and audios on the page, which is seen where the model takes some."""
         kinds = sorted(self.answerer().media)
         return gr.File(
             label=self.words("chat.media"),
             file_count="multiple",
-            file_types=list(kinds),
+            file_types=[*kinds, *(ending for kind in kinds for ending in ENDINGS[kind])],
             height=110,
             visible=bool(kinds),
-            elem_id="media",
+            elem_id=elem_id,
         )
+
+    def attached(self, files: Sequence[str] | None) -> tuple[Attached, ...]:
+        """Return what was uploaded with a message.
+
+        Raises:
+            UsageError: the model doesn't take it, or it wasn't uploaded here.
+        """
+        for path in files or ():
+            if not is_uploaded(path, upload_folder()):
+                raise UsageError(f"{Path(path).name} wasn't uploaded here; attach it again")
+        return attached(files or (), self.answerer().media)
 
     def question_box(self, label: str, elem_id: str, *, autofocus: bool = False) -> gr.Textbox:
         """Put the field for a message on the page that is being built."""

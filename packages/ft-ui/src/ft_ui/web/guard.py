@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ft_ui.web.access import Password, host_name, is_address
+from ft_ui.web.uploads import names_other_files
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,7 +33,7 @@ HEADERS = {
     # Gradio's page has inline scripts and styles; nothing comes from or goes to another host.
     "content-security-policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
         "connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
         "frame-ancestors 'none'"
     ),
@@ -44,6 +46,9 @@ HEADERS = {
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
+_EVENT = "/gradio_api/queue/join"
+"""Where a page sends what is in its fields."""
+
 
 @dataclass(slots=True)
 class Guard:
@@ -54,12 +59,14 @@ class Guard:
         hosts: names a browser may call the server by; addresses in numbers are allowed too.
         password: who may see the page; ``None`` is everyone who reaches it.
         largest: bytes a request may send.
+        uploads: the folder whose files a request may name; without one it may name none.
     """
 
     app: App
     hosts: frozenset[str]
     password: Password | None = None
     largest: int = 64 * 1024 * 1024
+    uploads: Path | None = None
     _more: set[str] = field(default_factory=set)
 
     def also_allow(self, host: str) -> None:
@@ -78,7 +85,16 @@ class Guard:
         if refusal is not None:
             await _refuse(send, *refusal)
             return
-        await self.app(scope, self._bounded(receive), _with_headers(send))
+        receive = self._bounded(receive)
+        if scope["path"] == _EVENT:
+            body = await _whole(receive)
+            if body is None:
+                return
+            if names_other_files(body, self.uploads):
+                await _refuse(send, 403, "only files that were uploaded here can be used")
+                return
+            receive = _again(body, receive)
+        await self.app(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = {
@@ -137,6 +153,31 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """Return the body of a request; ``None`` if it breaks off."""
+    parts: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that has been read, then what comes after it."""
+    left = [body]
+
+    async def receiving() -> Message:
+        if left:
+            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        return await receive()
+
+    return receiving
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ft_core.errors import DependencyError, FtError, UsageError
 from ft_ui.web.access import Password, allowed_hosts
 from ft_ui.web.guard import Guard
+from ft_ui.web.uploads import LARGEST_FILE, upload_folder
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -55,13 +56,16 @@ _NAMES = """<script>
       const said = part.closest("label").querySelector("[data-testid=block-info]")?.innerText.trim();
       if (said) part.setAttribute("aria-label", said);
     }
+    for (const image of document.querySelectorAll("img[alt=''][src*='/file=']")) {
+      image.alt = decodeURIComponent(image.src.split("/").pop());
+    }
   };
   new MutationObserver(() => {
     if (!waiting) { waiting = true; requestAnimationFrame(name); }
   }).observe(document, { childList: true, subtree: true });
 }
 </script>"""
-"""A label names the first control in it, which in Gradio's fields with a copy button is that button."""
+"""What Gradio leaves without a name: fields whose label has a copy button in it, and pictures in a conversation."""
 
 
 def take_address(host: str, port: int | None) -> Address:
@@ -101,13 +105,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def import_gradio() -> Any:
-    """Import Gradio, with nothing that would call home.
+    """Import Gradio, with nothing that would call home, and a folder of its own for uploads.
 
     Raises:
         DependencyError: it is not installed.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    upload_folder()
     try:
         import gradio
     except ModuleNotFoundError as error:
@@ -189,7 +194,7 @@ def guarded(
         footer_links=[],
         run_history=False,
         show_error=True,
-        max_file_size="32mb",
+        max_file_size=LARGEST_FILE,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
@@ -200,7 +205,9 @@ def guarded(
         css=f"{_NO_SHARING}\n{css}",
         head=f"{_NAMES}\n{head}",
     )
-    return Guard(app, allowed_hosts(address.host), password)
+    # Without this, which Gradio's own launch sets, it copies any file that a request names to its uploads.
+    page.has_launched = True
+    return Guard(app, allowed_hosts(address.host), password, uploads=upload_folder())
 
 
 def open_tunnel(address: Address) -> str:
