@@ -55,7 +55,10 @@ def names_other_files(body: bytes, folder: Path | None) -> bool:
         elif isinstance(item, dict):
             left += item.values()
             path = item.get("path")
-            named = isinstance(path, str) and "meta" in item
-            if named and (folder is None or not is_uploaded(path, folder)):
+            if (
+                isinstance(path, str)
+                and "meta" in item
+                and (folder is None or not is_uploaded(path, folder))
+            ):
                 return True
     return False
